@@ -1,1 +1,33 @@
+"""The command `mlx-sd`: it parses, calls the library, and prints."""
 
+import logging
+
+import click
+
+from .._version import __version__
+from ..errors import SDError
+from .generate import generate
+from .info import info
+from .inspect import inspect
+
+
+class Cli(click.Group):
+    """Turns SDError into one line on stderr and exit code 1, here and nowhere else."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except SDError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mlx-sd")
+def main() -> None:
+    """Stable Diffusion on MLX: pictures from any SD 1.x checkpoint file."""
+    logging.basicConfig(format="mlx-sd: %(message)s", level=logging.WARNING)
+
+
+main.add_command(generate)
+main.add_command(inspect)
+main.add_command(info)

@@ -1,1 +1,8 @@
+"""Model families: which parts they have and how a picture is made from them."""
 
+from .base import Conditioning, Family, LatentFormat
+from .sd1 import SD1
+
+__all__ = ["FAMILIES", "Conditioning", "Family", "LatentFormat"]
+
+FAMILIES: dict[str, Family] = {"sd1": SD1}

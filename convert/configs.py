@@ -1,0 +1,108 @@
+"""Model configurations, from the shapes of their parameters."""
+
+import re
+from collections.abc import Iterable
+
+from ..errors import CheckpointError
+from ..models.clip import ClipConfig
+from ..models.unet import UNetConfig
+from ..models.vae import CoderConfig, VaeConfig
+from .detect import Parameters
+
+# Not in any shape, but the same in every model of a kind.
+SD1_HEADS = 8  # where the projections are convolutions; else heads are 64 wide
+HEAD_WIDTH = 64  # in CLIP, and in the UNets of SD 2.x and SDXL
+
+
+def unet_config(parameters: Parameters) -> UNetConfig:
+    """Raises: CheckpointError if an outer part of the UNet is missing."""
+    names = parameters.keys()
+    down = [
+        _depths(names, f"down.{i}") for i in range(_count(names, r"down\.(\d+)\..*"))
+    ]
+    widths = tuple(
+        _shape(parameters, f"down.{i}.blocks.0.res.conv1.weight")[0]
+        for i in range(len(down))
+    )
+    cross = next((n for n in names if n.endswith("cross_attn.k.weight")), None)
+    proj_in = next((n for n in names if n.endswith("attn.proj_in.weight")), None)
+    if not widths or cross is None or proj_in is None:
+        raise CheckpointError("the UNet lacks its levels or its attention to the text")
+    linear = len(parameters[proj_in].entry.shape) == 2
+    vector = "vector.layers.0.weight"
+    return UNetConfig(
+        in_channels=_shape(parameters, "conv_in.weight")[3],
+        out_channels=_shape(parameters, "conv_out.weight")[0],
+        widths=widths,
+        heads=tuple(width // HEAD_WIDTH if linear else SD1_HEADS for width in widths),
+        context_width=parameters[cross].shape[1],
+        time_width=_shape(parameters, "time.layers.0.weight")[0],
+        down=tuple(down),
+        mid=_depths(names, "mid"),
+        up=tuple(_depths(names, f"up.{i}") for i in range(len(down))),
+        vector_width=parameters[vector].shape[1] if vector in parameters else None,
+        linear_projections=linear,
+    )
+
+
+def vae_config(parameters: Parameters) -> VaeConfig:
+    """Raises: CheckpointError if an outer part of the decoder is missing."""
+    names = parameters.keys()
+    has_encoder = any(name.startswith("encoder.") for name in names)
+    return VaeConfig(
+        channels=_shape(parameters, "decoder.conv_out.weight")[0],
+        latent_channels=_shape(parameters, "decoder.conv_in.weight")[3],
+        encoder=_coder(parameters, "encoder") if has_encoder else None,
+        decoder=_coder(parameters, "decoder"),
+        quant="post_quant.weight" in names,
+    )
+
+
+def clip_config(parameters: Parameters) -> ClipConfig:
+    """Raises: CheckpointError if the embeddings or the first layer are missing."""
+    vocabulary, width = _shape(parameters, "token.weight")
+    projection = "projection.weight"
+    return ClipConfig(
+        vocabulary=vocabulary,
+        positions=_shape(parameters, "position.weight")[0],
+        width=width,
+        layers=_count(parameters, r"layers\.(\d+)\..*"),
+        heads=width // HEAD_WIDTH,
+        mlp_width=_shape(parameters, "layers.0.fc1.weight")[0],
+        activation="quick_gelu",
+        projection=parameters[projection].shape[0] if projection in parameters else None,
+        eos=vocabulary - 1,
+    )
+
+
+def _coder(parameters: Parameters, coder: str) -> CoderConfig:
+    levels = f"{coder}.levels"
+    return CoderConfig(
+        widths=tuple(
+            _shape(parameters, f"{levels}.{i}.res.0.conv1.weight")[0]
+            for i in range(_count(parameters, rf"{coder}\.levels\.(\d+)\..*"))
+        ),
+        blocks=_count(parameters, rf"{coder}\.levels\.0\.res\.(\d+)\..*"),
+    )
+
+
+def _depths(names: Iterable[str], level: str) -> tuple[int, ...]:
+    """Transformer layers behind each residual block of a level."""
+    blocks = level if level == "mid" else f"{level}.blocks"
+    prefix = re.escape(blocks)
+    return tuple(
+        _count(names, rf"{prefix}\.{j}\.attn\.layers\.(\d+)\..*")
+        for j in range(_count(names, rf"{prefix}\.(\d+)\..*"))
+    )
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    """One more than the largest number that the pattern finds; 0 if none."""
+    found = map(re.compile(pattern).fullmatch, names)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def _shape(parameters: Parameters, name: str) -> tuple[int, ...]:
+    if name not in parameters:
+        raise CheckpointError(f"the weight {name} is missing")
+    return parameters[name].shape

@@ -1,0 +1,219 @@
+"""From a path or a Hugging Face id to a model whose every weight is accounted for."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from .convert.configs import clip_config, unet_config, vae_config
+from .convert.detect import Contents, Parameters, as_part, identify, with_prefixes
+from .convert.readers import Entry, read_file
+from .errors import CheckpointError
+from .families import FAMILIES, Family
+from .folder import FOLDERS, choose_weights
+from .hub import fetch, is_repo_id
+from .models.clip import ClipText
+from .models.unet import UNet
+from .models.vae import AutoencoderKL
+from .tokenizers.clip import ClipTokenizer
+
+log = logging.getLogger(__name__)
+
+DEMO = Path(__file__).parent / "demo" / "model"
+
+# How each part's configuration follows from its parameters, and the model from it.
+BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module]]] = {
+    "unet": (unet_config, UNet),
+    "vae": (vae_config, AutoencoderKL),
+    "clip_l": (clip_config, ClipText),
+}
+@dataclass
+class Source:
+    """The tensors of a model, found and placed; none of them read."""
+
+    path: Path
+    contents: Contents
+    folder: Path | None = None  # of diffusers, for its tokenizer and default size
+
+    @cached_property
+    def configs(self) -> dict[str, Any]:
+        """Part → its configuration. Raises: CheckpointError naming the file."""
+        found = {}
+        for part, parameters in self.contents.parts.items():
+            try:
+                found[part] = BUILDERS[part][0](parameters)
+            except CheckpointError as error:
+                raise CheckpointError(f"{self._file(part)}: {error}") from error
+        return found
+
+    @property
+    def family(self) -> Family:
+        """Raises: CheckpointError for a model that we cannot run."""
+        if "unet" not in self.contents.parts:
+            raise CheckpointError(f"{self.path}: holds no UNet, so no model to run")
+        config = self.configs["unet"]
+        if config.linear_projections or config.vector_width is not None:
+            raise CheckpointError(
+                f"{self.path}: not an SD 1.x model (its text states are "
+                f"{config.context_width} wide); only SD 1.x runs so far"
+            )
+        if config.in_channels != FAMILIES["sd1"].latent.channels:
+            raise CheckpointError(
+                f"{self.path}: its UNet takes {config.in_channels} channels, as "
+                "inpainting and editing models do; only text to image runs so far"
+            )
+        return FAMILIES["sd1"]
+
+    def build(self, part: str, dtype: mx.Dtype) -> nn.Module:
+        """Make a part's model and fill it, tensor by tensor, with `dtype` weights.
+
+        Raises: CheckpointError if a tensor is missing or has the wrong shape.
+        """
+        model = self.outline(part)
+        weights = []
+        for name, parameter in self.contents.parts[part].items():
+            weight = mx.contiguous(parameter.read().astype(dtype))
+            mx.eval(weight)  # now, so that the file's copy goes before the next comes
+            weights.append((name, weight))
+        model.load_weights(weights, strict=True)
+        model.eval()
+        return model
+
+    def outline(self, part: str) -> nn.Module:
+        """The part's model without its weights, once each is known to fit."""
+        parameters = self.contents.parts[part]
+        model = BUILDERS[part][1](self.configs[part])
+        expected = {n: a.shape for n, a in tree_flatten(model.parameters())}
+        path = self._file(part)
+        if missing := [name for name in expected if name not in parameters]:
+            raise CheckpointError(
+                f"{path}: {len(missing)} of the {part}'s {len(expected)} weights are "
+                f"missing, first {missing[0]}"
+            )
+        for name, parameter in parameters.items():
+            if name not in expected:
+                raise CheckpointError(
+                    f"{path}: {parameter.entry.name} has no place in this {part}"
+                )
+            if parameter.shape != expected[name]:
+                raise CheckpointError(
+                    f"{path}: {parameter.entry.name} has shape "
+                    f"{list(parameter.entry.shape)}, which does not fit {name} of shape "
+                    f"{list(expected[name])}"
+                )
+        return model
+
+    @cached_property
+    def tokenizer(self) -> ClipTokenizer:
+        """The folder's own where the vocabulary is not CLIP's.
+
+        Raises: CheckpointError if there is none for this vocabulary.
+        """
+        tokenizer = ClipTokenizer.standard()
+        size = self.configs["clip_l"].vocabulary
+        if size == tokenizer.vocab_size:
+            return tokenizer
+        if self.folder is None:
+            raise CheckpointError(
+                f"{self._file('clip_l')}: its vocabulary of {size} tokens is not CLIP's "
+                f"{tokenizer.vocab_size}, and a single file brings no tokenizer"
+            )
+        tokenizer = ClipTokenizer.from_folder(self.folder / "tokenizer")
+        if size != tokenizer.vocab_size:
+            raise CheckpointError(
+                f"{self.folder / 'tokenizer'}: has {tokenizer.vocab_size} tokens, the "
+                f"text encoder {size}"
+            )
+        return tokenizer
+
+    def size(self) -> int:
+        """Default width and height in pixels: the folder's, else the family's."""
+        if self.folder is not None:
+            config = _json(self.folder / "unet" / "config.json")
+            if isinstance(latent := config.get("sample_size"), int):
+                return latent * self.family.latent.reduction
+        return self.family.size
+
+    def _file(self, part: str) -> Path:
+        parameters = self.contents.parts[part].values()
+        return next(iter(parameters)).entry.path
+
+
+def open_source(path_or_id: str | Path, vae: str | Path | None = None) -> Source:
+    """Find a model's files and place their tensors, without reading any.
+
+    Args:
+        path_or_id: a weight file, a diffusers folder, or a Hugging Face id, whose
+            needed files are downloaded or taken from the cache.
+        vae: a file or diffusers VAE folder that replaces the model's VAE.
+
+    Raises: CheckpointError if something is missing, broken or not understood.
+    """
+    path = Path(path_or_id)
+    if not path.exists() and is_repo_id(str(path_or_id)):
+        path = fetch(str(path_or_id))
+    entries, folder = _open(path)
+    if vae is not None:
+        replacement = as_part(_part_file(Path(vae)), "vae")
+        kept = identify(entries).parts.get("vae", {})
+        replaced = {parameter.entry.name for parameter in kept.values()}
+        entries = {n: e for n, e in entries.items() if n not in replaced} | replacement
+    return Source(path, identify(entries), folder)
+
+
+def open_model(path_or_id: str | Path, vae: str | Path | None = None) -> Source:
+    """As open_source, and sure to run: every part is there and every weight fits."""
+    source = open_source(path_or_id, vae)
+    if unknown := source.contents.unknown:
+        log.warning(
+            "%s: %d tensors are not used, first %r; list them with: mlx-sd inspect %s",
+            source.path,
+            len(unknown),
+            unknown[0],
+            source.path,
+        )
+    source.family  # noqa: B018  raises for a model that cannot run
+    for part in BUILDERS:
+        if part not in source.contents.parts:
+            hint = "; give one with --vae" if part == "vae" else ""
+            raise CheckpointError(f"{source.path}: holds no {part}{hint}")
+        source.outline(part)
+    return source
+
+
+def _open(path: Path) -> tuple[dict[str, Entry], Path | None]:
+    if not path.is_dir():
+        return with_prefixes(read_file(path)), None
+    if not (path / "unet").is_dir():
+        raise CheckpointError(
+            f"{path}: not a diffusers folder, which would have a unet folder in it"
+        )
+    entries: dict[str, Entry] = {}
+    for part, name in FOLDERS.items():
+        if (path / name).is_dir():
+            entries |= as_part(_part_file(path / name), part)
+    return entries, path
+
+
+def _part_file(path: Path) -> dict[str, Entry]:
+    """The tensors of a file, or of one part's folder."""
+    if path.is_dir():
+        path /= choose_weights([child.name for child in path.iterdir()], str(path))
+    return read_file(path)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        loaded = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+    return loaded if isinstance(loaded, dict) else {}

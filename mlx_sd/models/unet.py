@@ -1,0 +1,220 @@
+"""The UNet of latent diffusion: SD 1.x, 2.x, SDXL and what derives from them.
+
+Sources: Rombach et al. 2022 (arXiv 2112.10752); Podell et al. 2023 (arXiv 2307.01952)
+for the vector conditioning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..errors import ConfigError
+from ..nn.attention import Attention
+from ..nn.embed import EmbeddingMLP, timestep_embedding
+from ..nn.norm import GroupNorm
+from ..nn.resample import Downsample, Upsample
+from ..nn.resblock import ResBlock
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """A depth counts the transformer layers behind one residual block; 0: none.
+
+    Levels go from fine to coarse in `widths`, `heads` and `down`, and in running
+    order, from coarse to fine, in `up`.
+    """
+
+    in_channels: int  # 4; 9 for inpainting, 8 for editing models
+    out_channels: int
+    widths: tuple[int, ...]  # channels per level: 320 × (1, 2, 4, 4) in SD 1.x
+    heads: tuple[int, ...]  # attention heads per level
+    context_width: int  # D of the text states: 768 CLIP-L, 1024 OpenCLIP-H, 2048 both
+    time_width: int  # 4 × widths[0]
+    down: tuple[tuple[int, ...], ...]  # depths per level and residual block
+    mid: tuple[int, ...]  # (d, 0), or (0,) in SSD-1B and Vega, or () in tiny-sd
+    up: tuple[tuple[int, ...], ...]
+    vector_width: int | None  # pooled text and picture sizes: 2816 SDXL; None: none
+    linear_projections: bool  # the file keeps proj_in/out as linear, not as 1x1 conv
+
+    def __post_init__(self) -> None:
+        for width, heads in zip(self.widths, self.heads, strict=True):
+            if heads < 1 or width % heads:
+                raise ConfigError(f"UNet level of width {width} with {heads} heads")
+
+
+class FeedForward(nn.Module):
+    """GEGLU: the first half is the value, the second the gate (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.proj_in = nn.Linear(width, 2 * hidden)
+        self.proj_out = nn.Linear(hidden, width)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        value, gate = mx.split(self.proj_in(x), 2, axis=-1)
+        return self.proj_out(value * nn.gelu(gate))
+
+
+class TransformerLayer(nn.Module):
+    """Attention among positions, attention to the text, feed-forward."""
+
+    def __init__(self, width: int, heads: int, context_width: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.self_attn = Attention(width, width, heads, bias=False)
+        self.norm2 = nn.LayerNorm(width)
+        self.cross_attn = Attention(width, context_width, heads, bias=False)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width, 4 * width)
+
+    def __call__(self, x: mx.array, context: mx.array) -> mx.array:
+        x = x + self.self_attn(self.norm1(x))
+        x = x + self.cross_attn(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer layers over the positions of a feature map, residual."""
+
+    def __init__(self, width: int, heads: int, context_width: int, depth: int):
+        super().__init__()
+        self.norm = GroupNorm(width, eps=1e-6)
+        self.proj_in = nn.Linear(width, width)
+        self.layers = [
+            TransformerLayer(width, heads, context_width) for _ in range(depth)
+        ]
+        self.proj_out = nn.Linear(width, width)
+
+    def __call__(self, x: mx.array, context: mx.array) -> mx.array:
+        B, H, W, C = x.shape
+        h = self.proj_in(self.norm(x).reshape(B, H * W, C))
+        for layer in self.layers:
+            h = layer(h, context)
+        return x + self.proj_out(h).reshape(B, H, W, C)
+
+
+class Block(nn.Module):
+    """A residual block and, where the depth is not 0, a transformer."""
+
+    def __init__(
+        self, channels_in: int, level: int, depth: int, config: UNetConfig
+    ) -> None:
+        super().__init__()
+        width = config.widths[level]
+        self.res = ResBlock(channels_in, width, 1e-5, config.time_width)
+        if depth:
+            heads, context_width = config.heads[level], config.context_width
+            self.attn = SpatialTransformer(width, heads, context_width, depth)
+
+    def __call__(self, x: mx.array, emb: mx.array, context: mx.array) -> mx.array:
+        x = self.res(x, emb)
+        return self.attn(x, context) if "attn" in self else x
+
+
+class Level(nn.Module):
+    """The blocks of one resolution; `downsample` or `upsample` leads to the next."""
+
+    def __init__(
+        self,
+        channels_in: Sequence[int],
+        level: int,
+        depths: tuple[int, ...],
+        config: UNetConfig,
+    ):
+        super().__init__()
+        self.blocks = [
+            Block(channels, level, depth, config)
+            for channels, depth in zip(channels_in, depths, strict=True)
+        ]
+
+
+class UNet(nn.Module):
+    """Noisy latent, timestep and text states → predicted noise (or velocity)."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        widths, last = config.widths, len(config.widths) - 1
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time = EmbeddingMLP(widths[0], config.time_width)
+        if config.vector_width is not None:
+            self.vector = EmbeddingMLP(config.vector_width, config.time_width)
+
+        channels, skips = widths[0], [widths[0]]  # what each skip connection carries
+        self.down = []
+        for i, depths in enumerate(config.down):
+            inputs = [channels] + [widths[i]] * (len(depths) - 1)
+            level = Level(inputs, i, depths, config)
+            channels = widths[i]
+            skips += [channels] * len(depths)
+            if i < last:
+                level.downsample = Downsample(channels, one_sided=False)
+                skips.append(channels)
+            self.down.append(level)
+
+        self.mid = [Block(channels, last, depth, config) for depth in config.mid]
+
+        self.up = []
+        for i, depths in zip(range(last, -1, -1), config.up, strict=True):
+            inputs = [channels] + [widths[i]] * (len(depths) - 1)
+            level = Level([c + skips.pop() for c in inputs], i, depths, config)
+            channels = widths[i]
+            if i > 0:
+                level.upsample = Upsample(channels)
+            self.up.append(level)
+
+        self.norm_out = GroupNorm(widths[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+
+    def __call__(
+        self,
+        x: mx.array,
+        t: mx.array,
+        context: mx.array,
+        vector: mx.array | None = None,
+        residuals: Sequence[mx.array] = (),
+    ) -> mx.array:
+        """Predict for a batch.
+
+        Args:
+            x: (B, h, w, in_channels) latent, scaled to unit size; h and w are free.
+            t: (B,) timesteps in [0, 1000), fractional ones allowed.
+            context: (B, L, context_width) text states.
+            vector: (B, vector_width), for models that take one.
+            residuals: a ControlNet's additions, one for each skip connection in
+                running order and a last one for the middle; or none.
+
+        Returns: (B, h, w, out_channels) in x's dtype.
+        """
+        emb = self.time(timestep_embedding(t, self.config.widths[0]).astype(x.dtype))
+        if vector is not None:
+            emb = emb + self.vector(vector)
+
+        h = self.conv_in(x)
+        skips = [h]
+        for level in self.down:
+            for block in level.blocks:
+                h = block(h, emb, context)
+                skips.append(h)
+            if "downsample" in level:
+                h = level.downsample(h)
+                skips.append(h)
+
+        for block in self.mid:
+            h = block(h, emb, context)
+
+        if residuals:
+            *to_skips, to_mid = residuals
+            h = h + to_mid
+            skips = [s + r for s, r in zip(skips, to_skips, strict=True)]
+
+        for level in self.up:
+            for block in level.blocks:
+                h = block(mx.concatenate([h, skips.pop()], axis=-1), emb, context)
+            if "upsample" in level:
+                # A size that no power of two divides was rounded up on the way down.
+                h = level.upsample(h, size=skips[-1].shape[1:3])
+
+        return self.conv_out(nn.silu(self.norm_out(h)))

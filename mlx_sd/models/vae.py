@@ -1,0 +1,150 @@
+"""AutoencoderKL: pictures ↔ latents at an eighth of their size.
+
+Source: Rombach et al. 2022 (arXiv 2112.10752), appendix G.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..nn.attention import Attention
+from ..nn.norm import GroupNorm
+from ..nn.resample import Downsample, Upsample
+from ..nn.resblock import ResBlock
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class CoderConfig:
+    widths: tuple[int, ...]  # channels at each resolution, the finest first
+    blocks: int  # residual blocks at each resolution
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    channels: int  # of the picture
+    latent_channels: int
+    encoder: CoderConfig | None  # None: the file holds a decoder alone
+    decoder: CoderConfig
+    quant: bool  # 1x1 convolutions on both sides of the latents
+
+
+class Moments(NamedTuple):
+    """The encoder's Gaussian, per latent value."""
+
+    mean: mx.array
+    logvar: mx.array  # log of the variance, clamped to [-30, 20]
+
+
+class MidBlock(nn.Module):
+    """Residual block, single-head self-attention over all pixels, residual block."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.res = [ResBlock(channels, channels, EPS) for _ in range(2)]
+        self.norm = GroupNorm(channels, EPS)
+        self.attn = Attention(channels, channels, heads=1, bias=True)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.res[0](x)
+        B, H, W, C = x.shape
+        x = x + self.attn(self.norm(x).reshape(B, H * W, C)).reshape(x.shape)
+        return self.res[1](x)
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, and the step to the next one."""
+
+    def __init__(self, channels_in: int, channels: int, blocks: int):
+        super().__init__()
+        self.res = [
+            ResBlock(channels if i else channels_in, channels, EPS)
+            for i in range(blocks)
+        ]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for block in self.res:
+            x = block(x)
+        if "resample" in self:
+            x = self.resample(x)
+        return x
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: CoderConfig, channels: int, out_channels: int):
+        super().__init__()
+        widths = config.widths
+        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.levels = []
+        for i, width in enumerate(widths):
+            level = Level(widths[max(i - 1, 0)], width, config.blocks)
+            if i < len(widths) - 1:
+                level.resample = Downsample(width, one_sided=True)
+            self.levels.append(level)
+        self.mid = MidBlock(widths[-1])
+        self.norm_out = GroupNorm(widths[-1], EPS)
+        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.conv_in(x)
+        for level in self.levels:
+            x = level(x)
+        return self.conv_out(nn.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """`levels` are kept finest first, as in the encoder, and run from the last."""
+
+    def __init__(self, config: CoderConfig, channels: int, in_channels: int):
+        super().__init__()
+        widths = config.widths
+        self.conv_in = nn.Conv2d(in_channels, widths[-1], 3, padding=1)
+        self.mid = MidBlock(widths[-1])
+        self.levels = []
+        for i, width in enumerate(widths):
+            level = Level(widths[min(i + 1, len(widths) - 1)], width, config.blocks)
+            if i > 0:
+                level.resample = Upsample(width)
+            self.levels.append(level)
+        self.norm_out = GroupNorm(widths[0], EPS)
+        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+
+    def __call__(self, z: mx.array) -> mx.array:
+        x = self.mid(self.conv_in(z))
+        for level in reversed(self.levels):
+            x = level(x)
+            # Maps grow fourfold from level to level: without this, MLX holds those of
+            # several levels at once.
+            mx.eval(x)
+        return self.conv_out(nn.silu(self.norm_out(x)))
+
+
+class AutoencoderKL(nn.Module):
+    def __init__(self, config: VaeConfig):
+        super().__init__()
+        self.config = config
+        latent = config.latent_channels
+        if config.encoder is not None:
+            self.encoder = Encoder(config.encoder, config.channels, 2 * latent)
+            if config.quant:
+                self.quant = nn.Linear(2 * latent, 2 * latent)
+        if config.quant:
+            self.post_quant = nn.Linear(latent, latent)
+        self.decoder = Decoder(config.decoder, config.channels, latent)
+
+    def encode(self, image: mx.array) -> Moments:
+        """(B, H, W, 3) in [-1, 1] → two (B, H/8, W/8, C), before the latent scale."""
+        moments = self.encoder(image)
+        if "quant" in self:
+            moments = self.quant(moments)
+        mean, logvar = mx.split(moments, 2, axis=-1)
+        return Moments(mean, mx.clip(logvar, -30.0, 20.0))
+
+    def decode(self, z: mx.array) -> mx.array:
+        """(B, h, w, C), the latent scale undone → (B, 8h, 8w, 3), about [-1, 1]."""
+        if "post_quant" in self:
+            z = self.post_quant(z)
+        return self.decoder(z)

@@ -1,0 +1,41 @@
+"""Sinusoidal embeddings of numbers, and the two-layer network that follows them."""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+def timestep_embedding(
+    t: mx.array, width: int, max_period: float = 10_000.0
+) -> mx.array:
+    """Cosines, then sines, of each timestep at geometrically falling frequencies.
+
+    Written with arange, exp, cos and sin alone, which every MLX backend has.
+
+    Args:
+        t: (B,) timesteps, whole or fractional, of any real type.
+        width: size of the embedding, at least 2; an odd one ends in a zero.
+        max_period: the longest wavelength is 2π·max_period, at most.
+
+    Returns: (B, width) float32: with f_j = max_period^(-j/h) and h = width // 2,
+        [cos(t f_0) … cos(t f_(h-1)), sin(t f_0) … sin(t f_(h-1))].
+    Source: Ho et al. 2020 (arXiv 2006.11239), in LDM's order, cosine first.
+    """
+    half = width // 2
+    # In float16 a timestep of 999 would carry an error of half a radian.
+    rates = mx.exp(mx.arange(half, dtype=mx.float32) * (-math.log(max_period) / half))
+    angles = t.astype(mx.float32)[:, None] * rates
+    waves = mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
+    return mx.pad(waves, [(0, 0), (0, width % 2)])
+
+
+class EmbeddingMLP(nn.Module):
+    """Linear, SiLU, linear: (B, width_in) → (B, width)."""
+
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.layers = [nn.Linear(width_in, width), nn.Linear(width, width)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.layers[1](nn.silu(self.layers[0](x)))

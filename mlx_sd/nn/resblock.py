@@ -1,0 +1,35 @@
+"""The residual block of the UNet and of the VAE."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .norm import GroupNorm
+
+
+class ResBlock(nn.Module):
+    """Twice norm, SiLU and 3x3 convolution, added to the input.
+
+    With `emb_width` the time embedding shifts the channels half-way (UNet); without,
+    there is no such layer (VAE). `skip` exists only where the channel count changes.
+    """
+
+    def __init__(
+        self, channels_in: int, channels: int, eps: float, emb_width: int | None = None
+    ):
+        super().__init__()
+        self.norm1 = GroupNorm(channels_in, eps)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
+        if emb_width is not None:
+            self.emb = nn.Linear(emb_width, channels)
+        self.norm2 = GroupNorm(channels, eps)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        if channels_in != channels:
+            self.skip = nn.Linear(channels_in, channels)  # a 1x1 convolution
+
+    def __call__(self, x: mx.array, emb: mx.array | None = None) -> mx.array:
+        """(B, H, W, C_in), emb (B, D) → (B, H, W, C)"""
+        h = self.conv1(nn.silu(self.norm1(x)))
+        if emb is not None:
+            h = h + self.emb(nn.silu(emb))[:, None, None]
+        h = self.conv2(nn.silu(self.norm2(h)))
+        return h + (self.skip(x) if "skip" in self else x)

@@ -1,0 +1,84 @@
+"""What a picture is made from: one value for library, command line and PNG text."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import ConfigError
+from .sampling.noise import RNGS
+from .sampling.samplers import SAMPLERS
+from .sampling.schedules import SCHEDULES
+
+SEEDS = 1 << 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture to make. Names and defaults are those of stable-diffusion.cpp.
+
+    Raises: ConfigError for a value out of range, naming the field.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None  # pixels, a multiple of 8; None: the model's own size
+    height: int | None = None
+    steps: int = 20
+    cfg_scale: float = 7.0  # 1: the negative prompt is not used
+    seed: int = 42  # of the first picture; picture i has seed + i; -1: random
+    batch_count: int = 1
+    sampling_method: str = "euler_a"  # see SAMPLERS
+    scheduler: str = "discrete"  # see SCHEDULES
+    rng: str = "cuda"  # see RNGS
+
+    def __post_init__(self) -> None:
+        for name, size in (("width", self.width), ("height", self.height)):
+            if size is not None and (size < 8 or size % 8):
+                near = max(8, round(size / 8) * 8)
+                raise ConfigError(
+                    f"{name} {size}: must be a multiple of 8, such as {near}"
+                )
+        for name in ("steps", "batch_count"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.cfg_scale < float("inf"):
+            raise ConfigError(f"cfg_scale {self.cfg_scale}: must be at least 0")
+        if not -1 <= self.seed < SEEDS:
+            raise ConfigError(f"seed {self.seed}: must be from 0 to 2^64 - 1, or -1")
+        for name, known in (
+            ("sampling_method", SAMPLERS),
+            ("scheduler", SCHEDULES),
+            ("rng", RNGS),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `Request(**request.to_dict()) == request`."""
+        return asdict(self)
+
+
+def parameters(request: Request, model: str, version: str) -> str:
+    """The text that A1111 shows and parses: prompts, then one line of settings.
+
+    Args:
+        request: with the seed, width and height that were used.
+        model: the model's name; version: of this program.
+    """
+    settings = {
+        "Steps": request.steps,
+        "Sampler": SAMPLERS[request.sampling_method].label,
+        "Schedule type": SCHEDULES[request.scheduler].label,
+        "CFG scale": f"{request.cfg_scale:g}",
+        "Seed": request.seed,
+        "Size": f"{request.width}x{request.height}",
+        "Model": model,
+        "RNG": "NV",
+        "Version": f"mlx-sd {version}",
+    }
+    lines = [request.prompt]
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
+    return "\n".join(lines)

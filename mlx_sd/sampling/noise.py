@@ -1,0 +1,71 @@
+"""Seeded noise that is the same on every machine and backend."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = np.array([0x9E3779B9, 0xBB67AE85], np.uint32)  # added to the key each round
+_LOW = np.uint64(0xFFFFFFFF)
+
+
+class Rng(Protocol):
+    def normal(self, count: int) -> np.ndarray:
+        """(count,) float32, unit normal; the stream goes on at the next call."""
+
+
+class Philox:
+    """Unit noise as torch draws it on an NVIDIA GPU; A1111 calls it "NV".
+
+    Philox4x32-10 counts (call, 0, element, 0) under the seed as key, and Box and Muller
+    turn its first two words into one normal number.
+
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+    """
+
+    def __init__(self, seed: int):
+        self._key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
+        self._call = 0
+
+    def normal(self, count: int) -> np.ndarray:
+        words = philox(self._key, self._call, count)
+        self._call += 1
+        # The constants are single-precision in the original: 2^-32 and 2π·2^-32.
+        scale = np.float32(2.3283064e-10)
+        turn = scale * np.float32(6.2831855)
+        u = words[0].astype(np.float32) * scale + scale / 2
+        v = words[1].astype(np.float32) * turn + turn / 2
+        return np.sqrt(np.float32(-2) * np.log(u)) * np.sin(v)
+
+
+def philox(key: np.ndarray, call: int, count: int) -> list[np.ndarray]:
+    """Four words for each of `count` elements: (4, count) uint32, as a list of rows."""
+    element = np.arange(count, dtype=np.uint32)
+    zero = np.zeros(count, np.uint32)
+    c = [np.full(count, call, np.uint32), zero, element, zero]
+    for round_ in range(10):
+        k = key + _WEYL * np.uint32(round_)
+        low = c[0].astype(np.uint64) * _MULTIPLIERS[0]
+        high = c[2].astype(np.uint64) * _MULTIPLIERS[1]
+        c = [
+            (high >> np.uint64(32)).astype(np.uint32) ^ c[1] ^ k[0],
+            (high & _LOW).astype(np.uint32),
+            (low >> np.uint64(32)).astype(np.uint32) ^ c[3] ^ k[1],
+            (low & _LOW).astype(np.uint32),
+        ]
+    return c
+
+
+RNGS: dict[str, Callable[[int], Rng]] = {"cuda": Philox}
+
+
+def latent_noise(rng: Rng, height: int, width: int, channels: int) -> mx.array:
+    """(1, height, width, channels) float32 unit noise.
+
+    Numbers are drawn in the order of torch's (channels, height, width), so that a seed
+    means the same picture as elsewhere.
+    """
+    flat = rng.normal(channels * height * width)
+    return mx.array(flat.reshape(1, channels, height, width)).transpose(0, 2, 3, 1)
