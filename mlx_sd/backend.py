@@ -1,0 +1,157 @@
+"""The device MLX runs on: its BLAS, memory limits, number type and description."""
+
+import functools
+import logging
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+try:
+    import mlx.core as mx
+except ImportError as error:  # a Linux machine without a wheel that holds libmlx.so
+    raise ImportError(
+        f"MLX cannot start ({error}); on Linux: pip install 'mlx-sd[cpu]', or"
+        " 'mlx-sd[cuda]' on a machine with an NVIDIA driver of version 580 or newer"
+    ) from error
+
+from .blas import Blas, install
+
+_GIB = 1 << 30
+
+
+def setup() -> None:
+    """Make MLX fast on the CPU; only the first call does anything."""
+    _setup()
+
+
+@functools.cache
+def _setup() -> Blas:
+    found = install()
+    if mx.default_device() == mx.Device(mx.cpu):
+        # By default MLX keeps 32 MB of freed memory and returns larger arrays to the
+        # system, whose page faults then cost more than the arithmetic: 42 ms instead
+        # of 5 ms for `a + 1` on 64 MB. 2 GiB hold the largest layer's arrays.
+        limit = min(2 * _GIB, total_memory() // 8)
+        mx.set_cache_limit(max(limit, mx.set_cache_limit(limit)))
+        if found.remedy:
+            logging.getLogger("mlx_sd").warning(
+                "mlx_sd: slow matrix products on this CPU: %s; %s",
+                found.how,
+                found.remedy,
+            )
+    return found
+
+
+def blas() -> Blas:
+    """The library behind matrix products on the CPU."""
+    return _setup()
+
+
+def compute_dtype() -> mx.Dtype:
+    """float16 on a GPU; float32 on the CPU, where MLX's float16 is scalar code."""
+    return mx.float16 if _on_gpu() else mx.float32
+
+
+def _on_gpu() -> bool:
+    return mx.default_device().type == mx.DeviceType.gpu
+
+
+def device_name() -> str:
+    """Such as "AMD EPYC (CPU)", "Apple M2 (Metal)" or "NVIDIA H200 (CUDA)"."""
+    kind = "CPU"
+    if _on_gpu():
+        kind = "Metal" if mx.metal.is_available() else "CUDA"
+    name = mx.device_info().get("device_name")
+    return f"{name} ({kind})" if name else kind
+
+
+def total_memory() -> int:
+    """Bytes of memory this process may use: the machine's or its container's."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        return min(total, int(text))
+    return total
+
+
+def measured_gflops(n: int = 1024) -> float:
+    """GFLOP/s of an n by n float32 product on the default device: the best of five.
+
+    Stops after one second, which a slow BLAS needs for one product of 1024.
+    """
+    a = mx.random.normal((n, n), key=mx.random.key(0))
+    mx.eval(a, a @ a)
+    start, best = time.perf_counter(), float("inf")
+    for _ in range(5):
+        begin = time.perf_counter()
+        mx.eval(a @ a)
+        end = time.perf_counter()
+        best = min(best, end - begin)
+        if end - start > 1:
+            break
+    return 2 * n**3 / best / 1e9
+
+
+def describe() -> dict[str, str]:
+    """What `mlx-sd info` prints: label → text, in order."""
+    library = blas()
+    lines = {
+        "Python": f"{platform.python_version()}, {platform.platform()}",
+        "MLX": ", ".join(_mlx_packages()),
+        "NumPy": _version("numpy"),
+        "Device": device_name(),
+    }
+    if trouble := _gpu_trouble():
+        lines["GPU"] = trouble
+    lines["Memory"] = _memory()
+    lines["BLAS"] = f"{library.name}, {library.how}"
+    if library.remedy:
+        lines["BLAS"] += f"; {library.remedy}"
+    lines["Matrix product"] = f"{measured_gflops():.0f} GFLOP/s (float32, n = 1024)"
+    return lines
+
+
+def _mlx_packages() -> list[str]:
+    """Such as ["mlx 0.32.4", "mlx-cpu 0.32.4"]."""
+    names = ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
+    return [f"{name} {version}" for name in names if (version := _version(name))]
+
+
+def _version(package: str) -> str:
+    """An installed package's version, else an empty text."""
+    import importlib.metadata  # 20 ms, needed by `mlx-sd info` alone
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _gpu_trouble() -> str:
+    """Why a GPU that should be there is not used, and the remedy; else ""."""
+    if sys.platform == "darwin" and not mx.metal.is_available():
+        return (
+            "Metal is not available, so MLX uses the CPU; on Apple silicon take a"
+            " native arm64 Python (not Rosetta) and macOS 14 or newer"
+        )
+    wheels = [name for name in _mlx_packages() if name.startswith("mlx-cuda")]
+    if wheels and not mx.is_available(mx.Device(mx.gpu)):
+        return (
+            f"{wheels[0]} finds no GPU, so MLX uses the CPU; see that nvidia-smi lists"
+            " one and that its driver is new enough (580 for CUDA 13)"
+        )
+    return ""
+
+
+def _memory() -> str:
+    text = f"{total_memory() / _GIB:.1f} GiB"
+    info = mx.device_info()
+    best = info.get("max_recommended_working_set_size") if _on_gpu() else None
+    total = info.get("total_memory") if _on_gpu() else None
+    if isinstance(best, int):
+        text += f", of which the GPU should use {best / _GIB:.1f} GiB"
+    elif isinstance(total, int):
+        text += f"; GPU {total / _GIB:.1f} GiB"
+    return text
