@@ -24,7 +24,7 @@ PERIODS = ((320, 10_000), (64, 10_000), (5, 10_000), (321, 10_000), (256, 1_000)
 NOTES = """
 - `clip_*.npz`: `ids` (2, 77); `last` is the state after the final norm, `penultimate`
   the one before the last layer; of the full size every 8th feature is kept.
-- `unet_*.npz`: `noise_<n>` is the prediction for `latent_<n>`, `time_<n>`, `context_<n>`
+- `unet_*.npz`: `noise_<n>` is predicted for `latent_<n>`, `time_<n>`, `context_<n>`
   (context stored as float16, exact: it was rounded before use).
 - `vae_*.npz`: `picture` = decoder(`latent`), without the 0.18215 scale;
   `mean`, `logvar` = encoder(`image`), logvar not clamped.

@@ -1,0 +1,181 @@
+"""CLIP's byte-pair tokenizer and its 77-token chunks.
+
+Splits as the original and transformers do: Unicode text in NFC, lower case, runs of
+letters, single digits, runs of other signs. (stable-diffusion.cpp splits bytes in the
+C locale, which breaks words at accents: "café" becomes "caf" and "é".)
+"""
+
+import gzip
+import json
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
+
+from ..errors import CheckpointError, ConfigError
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+CHUNK = 77  # positions of the text encoder
+SLICE = CHUNK - 2  # of them between BOS and EOS
+
+_MERGES = 49_152 - 256 - 2  # CLIP uses the first 48 894 of the 262 144 in its file
+_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+
+
+class ClipTokenizer:
+    """Prompt → token ids."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        """
+        Args:
+            tokenizer: knows both special tokens, neither pads nor truncates.
+        """
+        self._tokenizer = tokenizer
+        self.bos: int = tokenizer.token_to_id(BOS)
+        self.eos: int = tokenizer.token_to_id(EOS)
+        self.vocab_size: int = tokenizer.get_vocab_size()
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def standard() -> "ClipTokenizer":
+        """CLIP's own vocabulary of 49 408 tokens; built once, in about 50 ms."""
+        merges = _standard_merges()
+        symbols = _byte_symbols()
+        tokens = [
+            *symbols,
+            *(symbol + "</w>" for symbol in symbols),
+            *(first + second for first, second in merges),
+            BOS,
+            EOS,
+        ]
+        vocab = {token: index for index, token in enumerate(tokens)}
+        return ClipTokenizer(_build(vocab, merges))
+
+    @staticmethod
+    def from_folder(path: Path | str) -> "ClipTokenizer":
+        """The `tokenizer` folder of a diffusers model.
+
+        Reads vocab.json and merges.txt, or tokenizer.json where they are absent.
+
+        Raises: CheckpointError if the files are missing, broken or lack BOS or EOS.
+        """
+        folder = Path(path)
+        pair, single = folder / "merges.txt", folder / "tokenizer.json"
+        if pair.is_file():
+            file, read = pair, _read_pair
+        elif single.is_file():
+            file, read = single, _read_single
+        else:
+            raise CheckpointError(
+                f"{folder}: no tokenizer here; needs vocab.json and merges.txt, "
+                "or tokenizer.json"
+            )
+        try:
+            tokenizer = read(file)
+        except Exception as error:  # the tokenizers library raises bare Exception
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{file}: broken tokenizer: {reason}") from error
+        missing = [t for t in (BOS, EOS) if tokenizer.token_to_id(t) is None]
+        if missing:
+            raise CheckpointError(f"{file}: no CLIP tokenizer: lacks {missing[0]}")
+        return ClipTokenizer(tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids without BOS and EOS; the literal special tokens keep their own ids.
+
+        Raises: ConfigError if the text is not valid Unicode.
+        """
+        try:
+            text.encode()  # arguments of another encoding arrive as lone surrogates
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"prompt: character {error.start + 1} is not valid Unicode; "
+                "retype it or set a UTF-8 locale"
+            ) from error
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def chunks(self, text: str, pad: int | None = None) -> list[list[int]]:
+        """Ids for the text encoder, in as many chunks of 77 as the prompt needs.
+
+        Each chunk is BOS, up to 75 tokens, EOS, padding. Slices are consecutive: no
+        chunk ends early at a comma or a word. An empty prompt is one chunk.
+
+        Args:
+            pad: id of the padding, EOS if not given (SD 1.x; SD 2.x has 0).
+        """
+        ids = self.encode(text)
+        fill = self.eos if pad is None else pad
+        starts = range(0, max(len(ids), 1), SLICE)
+        return [self._chunk(ids[start : start + SLICE], fill) for start in starts]
+
+    def _chunk(self, ids: list[int], fill: int) -> list[int]:
+        return [self.bos, *ids, self.eos, *[fill] * (SLICE - len(ids))]
+
+
+def _build(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """The pipeline of transformers' CLIPTokenizer."""
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", unk_token=EOS)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Lowercase(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    # A special token that the vocabulary lacks would get a new id: leave it out.
+    special = [AddedToken(t, normalized=False) for t in (BOS, EOS) if t in vocab]
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def _read_pair(merges_file: Path) -> Tokenizer:
+    vocab = json.loads(merges_file.with_name("vocab.json").read_text("utf-8"))
+    lines = merges_file.read_text("utf-8").split("\n")
+    if lines[0].startswith("#version"):
+        del lines[0]
+    return _build(vocab, [_pair(line) for line in lines if line.strip()])
+
+
+def _read_single(file: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(file.read_text("utf-8"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _standard_merges() -> list[tuple[str, str]]:
+    packed = files(__package__) / "data/bpe_simple_vocab_16e6.txt.gz"
+    with packed.open("rb") as raw, gzip.open(raw, "rt", encoding="utf-8") as file:
+        next(file)  # a version line
+        return [_pair(line) for _, line in zip(range(_MERGES), file, strict=False)]
+
+
+def _pair(line: str) -> tuple[str, str]:
+    first, second = line.split()
+    return first, second
+
+
+def _byte_symbols() -> list[str]:
+    """CLIP's 256 byte symbols: printable bytes as they are, then U+0100 onwards."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = 256 - len(printable)
+    return [chr(code) for code in [*printable, *range(256, 256 + others)]]
