@@ -112,52 +112,67 @@ _LOAD, _DYNAMIC = 1, 2  # p_type
 _PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _JMPREL = 2, 5, 6, 7, 8, 23  # d_tag
 
 
-def find_slots(image: bytes | mmap.mmap) -> dict[int, str]:
-    """Where an ELF file keeps the addresses of the BLAS routines it calls.
+class _Elf:
+    """The parts of an ELF file that the dynamic loader reads.
 
-    Returns: offset of each slot from the mapping of the file's first byte → routine.
-    Raises: ValueError or struct.error for a file that is damaged or is not
-        little-endian 64-bit ELF for x86-64 or aarch64.
+    Raises ValueError or struct.error, here and in its methods, for a file that is
+    damaged or is not little-endian 64-bit ELF for x86-64 or aarch64.
     """
-    (machine,) = struct.unpack_from("<H", image, 18)
-    if image[:6] != b"\x7fELF\x02\x01" or machine not in _ADDRESS_RELOCATIONS:
-        raise ValueError("not an ELF file for x86-64 or aarch64")
-    (table,) = struct.unpack_from("<Q", image, 32)
-    size, count = struct.unpack_from("<HH", image, 54)
-    # (p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz)
-    headers = [
-        struct.unpack_from("<IIQQQQ", image, table + i * size) for i in range(count)
-    ]
-    loads = [h for h in headers if h[0] == _LOAD]
-    dynamics = [h for h in headers if h[0] == _DYNAMIC]
-    if not loads or not dynamics:
-        raise ValueError("not a shared library")
 
-    def place(address: int) -> int:
-        for _, _, offset, start, _, length in loads:
+    def __init__(self, image: bytes | mmap.mmap):
+        self.image = image
+        (self.machine,) = self.unpack("<H", 18)
+        if image[:6] != b"\x7fELF\x02\x01" or self.machine not in _ADDRESS_RELOCATIONS:
+            raise ValueError("not an ELF file for x86-64 or aarch64")
+        (table,), (size, count) = self.unpack("<Q", 32), self.unpack("<HH", 54)
+        # (p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz)
+        headers = [self.unpack("<IIQQQQ", table + i * size) for i in range(count)]
+        self.loads = [h for h in headers if h[0] == _LOAD]
+        dynamics = [h for h in headers if h[0] == _DYNAMIC]
+        if not self.loads or not dynamics:
+            raise ValueError("not a shared library")
+        self.tags = dict(self.entries("<QQ", dynamics[0][3], dynamics[0][5]))
+        # the address that the file's first byte gets, before the library is moved
+        self.zero = self.loads[0][3] - self.loads[0][2]
+
+    def unpack(self, form: str, at: int) -> tuple[Any, ...]:
+        return struct.unpack(form, self.image[at : at + struct.calcsize(form)])
+
+    def place(self, address: int) -> int:
+        """Address → offset in the file."""
+        for _, _, offset, start, _, length in self.loads:
             if start <= address < start + length:
                 return offset + address - start
         raise ValueError(f"no segment of the file holds {address:#x}")
 
-    def entries(form: str, address: int, length: int) -> Iterator[Any]:
-        at = place(address)
-        return struct.iter_unpack(form, image[at : at + length])
+    def entries(self, form: str, address: int, length: int) -> Iterator[Any]:
+        at = self.place(address)
+        part = self.image[at : at + length]
+        if len(part) != length:
+            raise ValueError("the file is cut off")
+        return struct.iter_unpack(form, part)
 
-    tags: dict[int, int] = dict(entries("<QQ", dynamics[0][3], dynamics[0][5]))
-    symbols, strings = place(tags.get(_SYMTAB, 0)), place(tags.get(_STRTAB, 0))
-    zero = loads[0][3] - loads[0][2]  # the address that the file's first byte gets
+
+def find_slots(image: bytes | mmap.mmap) -> dict[int, str]:
+    """Where a shared library keeps the addresses of the BLAS routines it calls.
+
+    Returns: offset of each slot from the mapping of the file's first byte → routine.
+    Raises: ValueError or struct.error, as _Elf.
+    """
+    elf = _Elf(image)
+    symbols, strings = (elf.place(elf.tags.get(t, 0)) for t in (_SYMTAB, _STRTAB))
     found = {}
-    for table, length in ((_JMPREL, _PLTRELSZ), (_RELA, _RELASZ)):
-        if table not in tags:
+    for table, size in ((_JMPREL, _PLTRELSZ), (_RELA, _RELASZ)):
+        if table not in elf.tags:
             continue
-        for slot, info, _ in entries("<QQQ", tags[table], tags.get(length, 0)):
-            if info & 0xFFFFFFFF in _ADDRESS_RELOCATIONS[machine]:
-                (name,) = struct.unpack_from("<I", image, symbols + 24 * (info >> 32))
+        length = elf.tags.get(size, 0)
+        for slot, info, _ in elf.entries("<QQQ", elf.tags[table], length):
+            if info & 0xFFFFFFFF in _ADDRESS_RELOCATIONS[elf.machine]:
+                (name,) = elf.unpack("<I", symbols + 24 * (info >> 32))
                 for routine in _ROUTINES:
-                    text = routine.encode() + b"\0"
-                    at = strings + name
+                    text, at = routine.encode() + b"\0", strings + name
                     if image[at : at + len(text)] == text:
-                        found[slot - zero] = routine
+                        found[slot - elf.zero] = routine
     return found
 
 
@@ -249,7 +264,7 @@ def _linked(slots: dict[int, str]) -> Blas | None:
         return None
     path = _at(target, maps).path
     name = _identify(ctypes.CDLL(path))
-    return Blas(name, path, "linked by MLX") if name else None
+    return Blas(name, path, "linked by MLX or preloaded") if name else None
 
 
 def _from_pip() -> tuple[str, ...]:
@@ -263,19 +278,17 @@ def _find(choice: str) -> tuple[ctypes.CDLL, str]:
     """The library to use and its name; `choice` is a file or "" for the best one."""
     if choice:
         try:
-            library = ctypes.CDLL(choice)
+            library = _load(choice)
         except OSError as error:
             raise _Refused(f"MLX_SD_BLAS: {error}", "correct MLX_SD_BLAS") from error
         if not _address(library, "cblas_sgemm"):
             raise _Refused(f"{choice} has no cblas_sgemm", "correct MLX_SD_BLAS")
         return library, f"{_identify(library) or 'BLAS'} ({Path(choice).name})"
 
-    # BLIS reads this when it is loaded, and uses one core without it.
-    os.environ.setdefault("BLIS_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     serial = None
     for file in (*_SYSTEM, *_from_pip()):
         try:
-            library = ctypes.CDLL(file)
+            library = _load(file)
         except OSError:
             continue
         name = _identify(library)
@@ -288,6 +301,16 @@ def _find(choice: str) -> tuple[ctypes.CDLL, str]:
     if serial:
         return serial
     raise _Refused("no OpenBLAS, MKL or BLIS was found", _GET_FAST)
+
+
+def _load(file: str) -> ctypes.CDLL:
+    """Raises: OSError."""
+    if "libmkl" in file:  # which ends the process if its OpenMP library is missing
+        beside = Path(file).with_name("libiomp5.so")
+        ctypes.CDLL(str(beside) if beside.exists() else beside.name)
+    if "libblis" in file:  # which reads this when it is loaded, else uses one core
+        os.environ.setdefault("BLIS_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    return ctypes.CDLL(file)
 
 
 def _is_parallel(library: ctypes.CDLL) -> bool:
