@@ -7,9 +7,9 @@ loader fills: ELF relocations R_*_JUMP_SLOT and R_*_GLOB_DAT. `install` finds th
 in the file, writes the addresses of a faster library's functions into them, and checks
 the products; on any doubt it leaves, or puts back, what was there.
 
-The first of these is used: what MLX is linked to if that is fast; OpenBLAS, MKL or BLIS
-of the system; OpenBLAS from pip (`scipy-openblas32`). MLX_SD_BLAS=off keeps MLX's own,
-MLX_SD_BLAS=/path/to/library.so takes that one.
+The first of these is used: what MLX is linked to, if that is fast; the system's
+OpenBLAS; OpenBLAS from pip (`scipy-openblas32`); the system's MKL; its BLIS.
+MLX_SD_BLAS=off keeps MLX's own, MLX_SD_BLAS=/path/to/library.so takes that one.
 """
 
 import ctypes
@@ -34,10 +34,9 @@ _ROUTINES = {
 
 # Names to try with the loader's own search: ctypes.util.find_library would start
 # ldconfig and gcc. Fedora's libopenblas.so.0 is serial, its libopenblasp.so.0 is not.
-_SYSTEM = (
-    *("libopenblasp.so.0", "libopenblas.so.0"),
-    *("libmkl_rt.so.3", "libmkl_rt.so.2", "libblis-mt.so", "libblis.so.4"),
-)
+_OPENBLAS = ("libopenblasp.so.0", "libopenblas.so.0")
+# Last, as they were no faster than OpenBLAS but took 0.1 to 0.5 s to start.
+_OTHERS = ("libmkl_rt.so.3", "libmkl_rt.so.2", "libblis-mt.so", "libblis.so.4")
 
 _GET_FAST = "pip install 'mlx-sd[cpu]', or install libopenblas"
 _PRELOAD = "start Python with LD_PRELOAD=libopenblas.so.0"
@@ -223,25 +222,45 @@ def _protect(slot: int, access: int) -> None:
 # --- The library ---
 
 
-def _identify(library: ctypes.CDLL) -> str | None:
-    """Such as "OpenBLAS 0.3.34"; None for a BLAS of another kind or 64-bit integers."""
+def _openblas_config(library: ctypes.CDLL) -> str:
+    """Such as "OpenBLAS 0.3.34 DYNAMIC_ARCH Haswell"; "" for another BLAS."""
     for symbol in ("openblas_get_config", "scipy_openblas_get_config"):
         if hasattr(library, symbol):
             get = library[symbol]
             get.restype = ctypes.c_char_p
-            config = get().decode()
-            version = re.search(r"OpenBLAS (\d+(\.\d+){1,2})", config)
-            name = version.group() if version else "OpenBLAS"
-            return None if "USE64BITINT" in config else name
+            return f"OpenBLAS {get().decode()}".replace("OpenBLAS OpenBLAS", "OpenBLAS")
+    return ""
+
+
+def _identify(library: ctypes.CDLL) -> str | None:
+    """The name of a BLAS that is known to be fast, such as "OpenBLAS 0.3.34"."""
+    if config := _openblas_config(library):
+        version = re.match(r"OpenBLAS( \d+\.\d+\.\d+)?", config)
+        return version.group() if version else None
     if hasattr(library, "MKL_Get_Version_String"):
-        wide = "ILP64" in os.environ.get("MKL_INTERFACE_LAYER", "")
-        return None if wide else "MKL"
+        return "MKL"
     if hasattr(library, "bli_info_get_version_str"):
         get = library.bli_info_get_version_str
         get.restype = ctypes.c_char_p
-        wide = library.bli_info_get_blas_int_type_size() != 32
-        return None if wide else f"BLIS {get().decode()}"
+        return f"BLIS {get().decode()}"
     return None
+
+
+def _is_wide(library: ctypes.CDLL) -> bool:
+    """Whether it takes 64-bit sizes (ILP64), of which MLX sets only the lower half."""
+    if hasattr(library, "MKL_Get_Version_String"):
+        return "ILP64" in os.environ.get("MKL_INTERFACE_LAYER", "")
+    if hasattr(library, "bli_info_get_blas_int_type_size"):
+        return library.bli_info_get_blas_int_type_size() != 32
+    return "USE64BITINT" in _openblas_config(library)
+
+
+def _is_parallel(library: ctypes.CDLL) -> bool:
+    """False for an OpenBLAS that was built to use one core."""
+    for symbol in ("openblas_get_parallel", "scipy_openblas_get_parallel"):
+        if hasattr(library, symbol):
+            return library[symbol]() != 0
+    return True
 
 
 def _address(library: ctypes.CDLL, routine: str) -> int | None:
@@ -277,30 +296,35 @@ def _from_pip() -> tuple[str, ...]:
 def _find(choice: str) -> tuple[ctypes.CDLL, str]:
     """The library to use and its name; `choice` is a file or "" for the best one."""
     if choice:
-        try:
-            library = _load(choice)
-        except OSError as error:
-            raise _Refused(f"MLX_SD_BLAS: {error}", "correct MLX_SD_BLAS") from error
-        if not _address(library, "cblas_sgemm"):
-            raise _Refused(f"{choice} has no cblas_sgemm", "correct MLX_SD_BLAS")
-        return library, f"{_identify(library) or 'BLAS'} ({Path(choice).name})"
-
+        return _chosen(choice)
     serial = None
-    for file in (*_SYSTEM, *_from_pip()):
+    for file in (*_OPENBLAS, *_from_pip(), *_OTHERS):
         try:
             library = _load(file)
         except OSError:
             continue
         name = _identify(library)
-        if name and _address(library, "cblas_sgemm"):
+        if name and _address(library, "cblas_sgemm") and not _is_wide(library):
             label = "scipy-openblas32" if "scipy" in file else file
-            found = library, f"{name} ({label})"
             if _is_parallel(library):
-                return found
-            serial = serial or found
+                return library, f"{name} ({label})"
+            serial = serial or (library, f"{name} ({label}, one core)")
     if serial:
         return serial
     raise _Refused("no OpenBLAS, MKL or BLIS was found", _GET_FAST)
+
+
+def _chosen(file: str) -> tuple[ctypes.CDLL, str]:
+    remedy = "correct MLX_SD_BLAS"
+    try:
+        library = _load(file)
+    except OSError as error:
+        raise _Refused(f"MLX_SD_BLAS: {error}", remedy) from error
+    if not _address(library, "cblas_sgemm"):
+        raise _Refused(f"{file} has no cblas_sgemm", remedy)
+    if _is_wide(library):
+        raise _Refused(f"{file} takes 64-bit integers, MLX gives 32", remedy)
+    return library, f"{_identify(library) or 'BLAS'} ({Path(file).name})"
 
 
 def _load(file: str) -> ctypes.CDLL:
@@ -311,14 +335,6 @@ def _load(file: str) -> ctypes.CDLL:
     if "libblis" in file:  # which reads this when it is loaded, else uses one core
         os.environ.setdefault("BLIS_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     return ctypes.CDLL(file)
-
-
-def _is_parallel(library: ctypes.CDLL) -> bool:
-    """False for an OpenBLAS that was built to use one core."""
-    for symbol in ("openblas_get_parallel", "scipy_openblas_get_parallel"):
-        if hasattr(library, symbol):
-            return library[symbol]() != 0
-    return True
 
 
 def _redirect(slots: dict[int, str], library: ctypes.CDLL, name: str) -> Blas:
