@@ -357,13 +357,13 @@ def _redirect(slots: dict[int, str], library: ctypes.CDLL, name: str) -> Blas:
 def _multiplies(routine: str) -> bool:
     """Whether products of small whole numbers, which are exact, come out right."""
     dtype = _ROUTINES[routine]
-    unit = mx.array(1 + 2j if dtype == mx.complex64 else 1).astype(dtype)
 
     def numbers(*shape: int) -> mx.array:
         count = shape[0] * shape[1]
         return (mx.arange(count) % 7 - 3).astype(dtype).reshape(shape) * unit
 
-    with mx.stream(mx.cpu):
+    with mx.stream(mx.cpu):  # a GPU has no float64
+        unit = mx.array(1 + 2j if dtype == mx.complex64 else 1).astype(dtype)
         a, b, c = numbers(33, 35), numbers(37, 35), numbers(33, 5)
         plain = mx.sum(a[:, None] * b[None], axis=2)  # these two without BLAS
         crossed = mx.sum(a[:, :, None] * c[:, None], axis=0)
