@@ -10,7 +10,7 @@ from pathlib import Path
 
 try:
     import mlx.core as mx
-except ImportError as error:  # a Linux machine without a wheel that holds libmlx.so
+except ImportError as error:  # on Linux: no libmlx.so, or one for CUDA and no driver
     raise ImportError(
         f"MLX cannot start ({error}); on Linux: pip install 'mlx-sd[cpu]', or"
         " 'mlx-sd[cuda]' on a machine with an NVIDIA driver of version 580 or newer"
@@ -109,7 +109,8 @@ def describe() -> dict[str, str]:
     lines["BLAS"] = f"{library.name}, {library.how}"
     if library.remedy:
         lines["BLAS"] += f"; {library.remedy}"
-    lines["Matrix product"] = f"{measured_gflops():.0f} GFLOP/s (float32, n = 1024)"
+    n = 4096 if _on_gpu() else 1024  # a GPU is not busy with 1024
+    lines["Matrix product"] = f"{measured_gflops(n):.0f} GFLOP/s (float32, n = {n})"
     return lines
 
 
@@ -136,11 +137,12 @@ def _gpu_trouble() -> str:
             "Metal is not available, so MLX uses the CPU; on Apple silicon take a"
             " native arm64 Python (not Rosetta) and macOS 14 or newer"
         )
-    wheels = [name for name in _mlx_packages() if name.startswith("mlx-cuda")]
-    if wheels and not mx.is_available(mx.Device(mx.gpu)):
+    # Without a working driver a CUDA wheel does not get this far: see the import.
+    wheels = [name.split()[0] for name in _mlx_packages() if "cuda" in name]
+    if wheels and not _on_gpu():
         return (
-            f"{wheels[0]} finds no GPU, so MLX uses the CPU; see that nvidia-smi lists"
-            " one and that its driver is new enough (580 for CUDA 13)"
+            f"{wheels[0]} is installed, yet MLX uses the CPU; mlx-cpu takes its place:"
+            f" pip uninstall mlx-cpu, then pip install --force-reinstall {wheels[0]}"
         )
     return ""
 

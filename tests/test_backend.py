@@ -91,6 +91,7 @@ def test_convolution_agrees_with_numpy():
 
 @linux
 def test_wrong_products_put_the_old_addresses_back(monkeypatch):
+    monkeypatch.delenv("MLX_SD_BLAS", raising=False)
     before = slot_values()
     monkeypatch.setattr(blas, "_linked", lambda slots: None)
     monkeypatch.setattr(blas, "_multiplies", lambda routine: False)
@@ -190,6 +191,7 @@ def test_damaged_files_are_refused_or_read_without_slots_elsewhere():
 
 @linux
 def test_an_unknown_mlx_falls_back(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLX_SD_BLAS", raising=False)
     strange = tmp_path / "libmlx.so"
     strange.write_bytes(b"\x7fELF\x02\x01" + bytes(range(256)))
     mapping = blas._Mapping(0x1000, 0x2000, "r--p", 0, str(strange))
@@ -240,6 +242,19 @@ def test_a_missing_library_of_choice_is_named(caplog, monkeypatch):
 
 
 @linux
+def test_a_library_with_64_bit_sizes_is_refused(monkeypatch):
+    if not redirected():
+        pytest.skip("no library to choose")
+    config = "OpenBLAS 0.3.21 USE64BITINT"
+    monkeypatch.setattr(blas, "_openblas_config", lambda library: config)
+    monkeypatch.setenv("MLX_SD_BLAS", backend.blas().path)
+    before = slot_values()
+    if "OpenBLAS" in backend.blas().name:
+        assert "64-bit" in blas.install().how
+    assert slot_values() == before
+
+
+@linux
 @pytest.mark.parametrize("off", ["off", "OFF", "0"])
 def test_opting_out_is_silent(off):
     result = run(REPORT, MLX_SD_BLAS=off)
@@ -287,6 +302,24 @@ def test_description_names_device_versions_and_blas():
     assert lines["NumPy"] == np.__version__
     assert lines["Memory"].split()[1].startswith("GiB")
     assert all(text and "\n" not in text for text in lines.values())
+
+
+@pytest.mark.skipif(backend._on_gpu(), reason="nothing is wrong there")
+@pytest.mark.parametrize(
+    "platform, packages, remedy",
+    [
+        ("linux", ["mlx 1", "mlx-cpu 1"], ""),
+        ("linux", ["mlx 1", "mlx-cpu 1", "mlx-cuda-13 1"], "uninstall mlx-cpu"),
+        ("darwin", ["mlx 1", "mlx-metal 1"], "native arm64 Python"),
+    ],
+    ids=["CPU", "two wheels", "Mac"],
+)
+def test_a_gpu_that_is_not_used_is_explained(monkeypatch, platform, packages, remedy):
+    monkeypatch.setattr(backend.sys, "platform", platform)
+    monkeypatch.setattr(backend, "_mlx_packages", lambda: packages)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    trouble = backend._gpu_trouble()
+    assert remedy in trouble and bool(trouble) == bool(remedy)
 
 
 def test_speed_is_positive():
