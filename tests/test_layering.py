@@ -1,0 +1,84 @@
+"""A module imports only lower ranks, or its own folder; foreign names stay in convert."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "mlx_sd"
+
+_ORDER = (
+    ("errors", "_version", "blas"),
+    ("backend",),
+    ("sampling", "tokenizers", "folder"),
+    ("nn",),
+    ("models",),
+    ("convert",),
+    ("families", "hub", "image"),
+    ("load", "request"),
+    ("pipeline",),
+    ("__init__",),
+    ("cli", "demo"),
+    ("__main__",),
+)
+RANKS = {name: rank for rank, names in enumerate(_ORDER) for name in names}
+
+
+def modules():
+    """(path, its part, the parts it imports), the part being the first name."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE).with_suffix("").parts
+        yield path, inside[0], set(imported(path, inside))
+
+
+def imported(path: Path, inside: tuple[str, ...]):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = list(inside[: len(inside) - node.level])
+            target = base + (node.module.split(".") if node.module else [])
+            if target:
+                yield target[0]
+            else:  # from . import a, b
+                yield from (
+                    alias.name if alias.name in RANKS else "__init__"
+                    for alias in node.names
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("mlx_sd"):
+            yield (node.module.split(".") + ["__init__"])[1]
+
+
+def test_imports_go_down_the_ranks():
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {target}"
+        for path, part, targets in modules()
+        for target in targets
+        if target != part and RANKS[target] >= RANKS[part]
+    ]
+    assert not wrong
+
+
+def test_every_module_has_a_rank():
+    assert {part for _, part, _ in modules()} <= RANKS.keys()
+
+
+def test_no_module_is_longer_than_400_lines():
+    lengths = {path.name: len(path.read_text().splitlines()) for path, _, _ in modules()}
+    assert {name for name, length in lengths.items() if length > 400} == set()
+
+
+def test_only_training_needs_torch():
+    heavy = ("torch", "transformers", "diffusers")
+    found = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in absolute_imports(node)
+        if name.startswith(heavy)
+    }
+    assert found <= {"demo"}  # the bundled model's training, a script of its own
+
+
+def absolute_imports(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [node.module or ""]
+    return []

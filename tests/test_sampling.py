@@ -1,0 +1,171 @@
+"""Noise, schedules and samplers against published values and exact solutions."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_sd.errors import ConfigError
+from mlx_sd.sampling.guidance import cfg
+from mlx_sd.sampling.noise import RNGS, Philox, latent_noise, philox
+from mlx_sd.sampling.prediction import Eps, scaled_linear
+from mlx_sd.sampling.samplers import SAMPLERS, ancestral
+from mlx_sd.sampling.schedules import SCHEDULES, sigmas
+
+GOLDEN = Path(__file__).parent / "golden"
+TABLE = scaled_linear()
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [  # "kat_vectors" of Random123, the Philox authors' library: philox4x32, 10 rounds
+        ((0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ],
+)
+def test_philox_gives_the_published_words(counter, key, words):
+    call, element = counter
+    rows = philox(np.array(key, np.uint32), call, element + 1)
+    assert tuple(int(row[element]) for row in rows) == words
+
+
+def test_noise_is_what_stable_diffusion_cpp_draws():
+    # Read off its own generator; seeds and later calls included.
+    assert np.allclose(
+        Philox(0).normal(8)[[0, 1, 2, 7]],
+        [-0.924662, -0.425344, -2.643846, -0.328387],
+        atol=1e-6,
+    )
+    rng = Philox(42)
+    assert np.allclose(rng.normal(3), [0.194019, 2.161374, -0.172051], atol=1e-6)
+    assert np.allclose(rng.normal(2), [0.139138, -0.108216], atol=1e-6)
+
+
+@pytest.mark.parametrize("rng", RNGS.values(), ids=RNGS.keys())
+def test_noise_is_unit_normal_and_depends_on_seed_and_call(rng):
+    stream = rng(3)
+    first, second = stream.normal(40_000), stream.normal(40_000)
+    assert first.dtype == np.float32
+    for draw in (first, second):
+        # Five standard errors of mean, variance and fourth moment.
+        assert abs(draw.mean()) < 5 / 200
+        assert abs(draw.var() - 1) < 5 * math.sqrt(2) / 200
+        assert abs((draw**4).mean() - 3) < 5 * math.sqrt(96) / 200
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / 200
+    assert np.array_equal(rng(3).normal(40_000), first)
+    assert not np.array_equal(rng(4).normal(40_000), first)
+    high = rng(3 + (1 << 32))  # seeds of more than 32 bits differ too
+    assert not np.array_equal(high.normal(100), first[:100])
+
+
+def test_latent_noise_is_drawn_channel_by_channel():
+    golden = np.load(GOLDEN / "picture_euler.npz")["noise"]
+    ours = latent_noise(Philox(42), 32, 32, 4)
+    assert ours.shape == (1, 32, 32, 4)
+    np.testing.assert_allclose(np.array(ours).transpose(0, 3, 1, 2), golden, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("golden", "schedule"), [("euler", "discrete"), ("dpmpp2m_karras", "karras")]
+)
+def test_schedule_matches_an_independent_one(golden, schedule):
+    expected = np.load(GOLDEN / f"picture_{golden}.npz")["sigmas"]
+    np.testing.assert_allclose(sigmas(schedule, 4, TABLE), expected, rtol=1e-6)
+
+
+def test_training_noise_has_the_published_ends():
+    # k-diffusion prints these for SD 1.x.
+    assert TABLE.sigma_min == pytest.approx(0.0292, abs=5e-5)
+    assert TABLE.sigma_max == pytest.approx(14.6146, abs=5e-5)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.5, 481.3, 998.0, 998.999, 999.0])
+def test_timestep_and_noise_level_are_inverse(t):
+    assert TABLE.t(TABLE.sigma(t)) == pytest.approx(t, abs=1e-6)
+
+
+def test_levels_beyond_the_table_take_its_end():
+    assert TABLE.t(1e-4) == 0 and TABLE.t(100) == 999
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 7, 20, 150])
+def test_schedule_falls_strictly_to_zero(schedule, steps):
+    levels = sigmas(schedule, steps, TABLE)
+    assert len(levels) == steps + 1 and levels[-1] == 0.0
+    assert levels[0] == pytest.approx(TABLE.sigma_max)
+    assert all(a > b for a, b in pairwise(levels))
+
+
+def test_no_steps_are_an_error():
+    with pytest.raises(ConfigError, match="at least 1"):
+        sigmas("discrete", 0, TABLE)
+
+
+def test_prediction_is_the_same_in_both_directions():
+    rng = np.random.default_rng(0)
+    x0, noise = (mx.array(rng.normal(size=(1, 4, 4, 4)).astype("f")) for _ in range(2))
+    x = Eps.noised(x0, noise, 3.0)
+    assert mx.allclose(Eps.out(x0, x, 3.0), noise, atol=1e-5)
+    assert mx.allclose(Eps.x0(noise, x, 3.0), x0, atol=1e-5)
+    assert float(mx.var(Eps.scale_input(x, 3.0))) == pytest.approx(1, abs=0.3)
+
+
+def test_guidance_extrapolates_from_uncond_through_cond():
+    cond, uncond = mx.array([3.0]), mx.array([1.0])
+    assert cfg(cond, uncond, 1.0).item() == 3 and cfg(cond, uncond, 7.0).item() == 15
+
+
+def gaussian(spread: float):
+    """The exact denoiser of data N(0, spread²): x0 = x·spread²/(spread² + sigma²)."""
+    return lambda x, sigma: x * (spread**2 / (spread**2 + sigma**2))
+
+
+def final(name: str, x: mx.array, levels: list[float], spread=0.5) -> mx.array:
+    rng = Philox(1)
+    noise = lambda: mx.array(rng.normal(x.size).reshape(x.shape))  # noqa: E731
+    *_, last = SAMPLERS[name].run(gaussian(spread), x, levels, noise)
+    return last.x
+
+
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("dpm++2m", 2)])
+def test_deterministic_sampler_converges_at_its_order(name, order):
+    # The probability flow of that data scales x by the ratio of deviations. The last
+    # level is not 0, so that every step counts.
+    spread, high, low = 0.5, 10.0, 0.5
+    exact = math.sqrt((spread**2 + low**2) / (spread**2 + high**2))
+    counts = [16, 32, 64, 128]
+    errors = []
+    for n in counts:
+        levels = np.geomspace(high, low, n + 1).tolist()
+        errors.append(abs(final(name, mx.array([1.0]), levels).item() - exact) / exact)
+    slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(-order, abs=0.25), errors
+
+
+def test_ancestral_sampling_keeps_the_variance():
+    # 40 000 samples: the standard error of the variance is 0.7 %; steps add about 1 %.
+    x = mx.array(Philox(9).normal(40_000)) * TABLE.sigma_max
+    out = np.array(final("euler_a", x, sigmas("karras", 200, TABLE), spread=2.0))
+    assert out.var() == pytest.approx(4.0, rel=0.05) and abs(out.mean()) < 0.06
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ancestral_split_adds_up_to_the_target(eta):
+    down, up = ancestral(3.0, 2.0, eta)
+    assert math.hypot(down, up) == pytest.approx(2.0)
+    assert (up == 0) == (eta == 0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_yields_every_step_and_ends_on_the_prediction(name):
+    levels = sigmas("discrete", 6, TABLE)
+    rng = Philox(1)
+    noise = lambda: mx.array(rng.normal(4))  # noqa: E731
+    x = mx.array(Philox(0).normal(4)) * levels[0]
+    steps = list(SAMPLERS[name].run(gaussian(1.0), x, levels, noise))
+    assert [step.index for step in steps] == list(range(6))
+    assert [step.sigma for step in steps] == levels[:-1]
+    assert mx.allclose(steps[-1].x, steps[-1].denoised)
