@@ -13,10 +13,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.schedulers import PNDMScheduler
+from safetensors.numpy import load_file, save_file
 from transformers import CLIPTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference
+from make_tokens import vocabulary
 from provenance import FOLDER, record
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy")
@@ -120,29 +122,57 @@ def make_timesteps():
     write("timesteps.npz", times=times, **embedded)
 
 
-def write_folder(path: Path, size: str, vocab: dict[str, int], merges: list[str]):
-    """Save a diffusers folder, tokenizer included, as `save_pretrained` does.
+def write_folder(path: Path, size: str = "small", published: bool = True):
+    """Save a diffusers folder: unet, vae, text_encoder, tokenizer, scheduler.
+
+    The small tokenizer has CLIP's first 998 tokens, then BOS 998 and EOS 999.
 
     Args:
-        vocab, merges: a CLIP vocabulary with as many tokens as the text encoder.
+        published: as folders on the Hub are, written by transformers 4: text encoder
+            names begin with `text_model.`, the tokenizer is vocab.json and merges.txt.
+            Else as transformers 5 writes them: no such prefix, tokenizer.json alone.
     """
+    vocab, merges = small_vocabulary() if size == "small" else vocabulary()
     pipeline = StableDiffusionPipeline(
         vae=reference.vae(size),
         text_encoder=reference.text_encoder(size),
         tokenizer=CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77),
         unet=reference.unet(size),
         scheduler=PNDMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            skip_prk_steps=True,
+            set_alpha_to_one=False,
+            steps_offset=1,
         ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(path)
-    # The two files that older transformers wrote and published folders have.
-    (path / "tokenizer/vocab.json").write_text(json.dumps(vocab))
-    lines = ["#version: 0.2", *merges]
-    (path / "tokenizer/merges.txt").write_text("\n".join(lines) + "\n")
+    if published:
+        _as_published(path, vocab, merges)
+
+
+def small_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's 512 byte symbols, first 486 merges, BOS and EOS: 1000 tokens."""
+    vocab, merges = vocabulary()
+    tokens = [*list(vocab)[:998], *list(vocab)[-2:]]
+    return {token: index for index, token in enumerate(tokens)}, merges[:486]
+
+
+def _as_published(path: Path, vocab: dict[str, int], merges: list[tuple[str, str]]):
+    weights = path / "text_encoder/model.safetensors"
+    state = load_file(weights)
+    if not any(name.startswith("text_model.") for name in state):
+        state = {f"text_model.{name}": array for name, array in state.items()}
+    save_file(state, weights, metadata={"format": "pt"})
+    tokenizer = path / "tokenizer"
+    (tokenizer / "tokenizer.json").unlink()
+    (tokenizer / "vocab.json").write_text(json.dumps(vocab), "utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    (tokenizer / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def main():
