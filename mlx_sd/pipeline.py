@@ -2,9 +2,10 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,7 +17,9 @@ from .errors import ConfigError, SDError
 from .families import Conditioning
 from .image import save_png, to_pil
 from .load import DEMO, Source, open_model
+from .models.clip import ClipText
 from .models.unet import UNet
+from .models.vae import AutoencoderKL
 from .request import Request, parameters
 from .sampling.guidance import cfg
 from .sampling.noise import RNGS, latent_noise
@@ -92,7 +95,7 @@ class Pipeline:
             uncond = self.encode(request.negative_prompt)
         self._models.pop("clip_l", None)
 
-        unet = self._model("unet")
+        unet = cast(UNet, self._model("unet"))
         denoise = self._denoise(unet, cond, uncond, request.cfg_scale)
         requests = [
             replace(request, seed=request.seed + i, batch_count=1)
@@ -100,11 +103,9 @@ class Pipeline:
         ]
         latents = []
         for i, single in enumerate(requests):
-            for progress, x in self._sample(single, denoise):
-                yield replace(progress, image=i)
-            latents.append(x)
+            latents.append((yield from self._sample(i, single, denoise)))
 
-        vae = self._model("vae")
+        vae = cast(AutoencoderKL, self._model("vae"))
         for single, latent in zip(requests, latents, strict=True):
             z = self.family.latent.to_vae(latent).astype(self.dtype)
             image = to_pil(vae.decode(z)[0])
@@ -130,9 +131,11 @@ class Pipeline:
             chunks = len(tokenizer.chunks(prompt, pad=tokenizer.eos))
             if chunks > 1:
                 log.info(
-                    "the prompt has more than 75 tokens and is read in %d chunks", chunks
+                    "the prompt has more than 75 tokens and is read in %d chunks",
+                    chunks,
                 )
-            encoded = self.family.encode(self._model("clip_l"), tokenizer, prompt)
+            clip = cast(ClipText, self._model("clip_l"))
+            encoded = self.family.encode(clip, tokenizer, prompt)
             mx.eval(encoded.context)
             self._texts = {**dict(list(self._texts.items())[-7:]), prompt: encoded}
         return self._texts[prompt]
@@ -143,12 +146,13 @@ class Pipeline:
         return self._models[part]
 
     def _sample(
-        self, request: Request, denoise: Denoise
-    ) -> Iterator[tuple[Progress, mx.array]]:
-        latent = self.family.latent
+        self, image: int, request: Request, denoise: Denoise
+    ) -> Generator[Progress, None, mx.array]:
+        """Yields each step of a picture; returns its latent, (1, h, w, C)."""
+        latent, size = self.family.latent, self.source.size()
         shape = (
-            request.height // latent.reduction,
-            request.width // latent.reduction,
+            (request.height or size) // latent.reduction,
+            (request.width or size) // latent.reduction,
             latent.channels,
         )
         rng = RNGS[request.rng](request.seed)
@@ -156,16 +160,15 @@ class Pipeline:
         x = latent_noise(rng, *shape) * levels[0]
         sampler = SAMPLERS[request.sampling_method]
         for step in sampler.run(denoise, x, levels, lambda: latent_noise(rng, *shape)):
-            mx.eval(step.x, step.denoised)
-            if not mx.isfinite(step.x).all():
+            number, x = step.index + 1, step.x
+            mx.eval(x, step.denoised)
+            if not mx.isfinite(x).all():
                 raise SDError(
-                    f"step {step.index + 1} of {request.steps} gave values that are not "
-                    "numbers; try again with --dtype f32"
+                    f"step {number} of {request.steps} gave values that are no numbers; "
+                    "try again with --dtype f32"
                 )
-            yield (
-                Progress(0, step.index + 1, request.steps, step.sigma, step.denoised),
-                step.x,
-            )
+            yield Progress(image, number, request.steps, step.sigma, step.denoised)
+        return x
 
     def _denoise(
         self,
@@ -183,7 +186,10 @@ class Pipeline:
             return out.astype(mx.float32)
 
         def denoise(x: mx.array, sigma: float) -> mx.array:
-            scaled, t = prediction.scale_input(x, sigma).astype(self.dtype), noise.t(sigma)
+            scaled, t = (
+                prediction.scale_input(x, sigma).astype(self.dtype),
+                noise.t(sigma),
+            )
             if uncond is None:
                 out = predict(scaled, t, cond.context)
             elif cond.context.shape == uncond.context.shape:

@@ -31,7 +31,10 @@ IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(betas|alphas_cumprod|alphas_cumprod_prev)", "noise schedule"),
         (r"(sqrt|log|posterior)_\w+", "noise schedule"),
         (r".*\bposition_ids", "position numbers"),
-        (r"cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?)", "unused"),
+        (
+            r"cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?)",
+            "unused",
+        ),
         (r"((first_stage_model|vae)\.)?loss\..*", "discriminator kept for training"),
         (r"(first_stage_model|vae)\.model_ema\..*", "moving average kept for training"),
     )

@@ -61,16 +61,23 @@ def _ldm() -> Iterator[Rule]:
     yield Rule("out.2.{p}", "conv_out.{p}", CONV)
     for level in range(_LEVELS):
         for j in range(3):
-            down, up = f"input_blocks.{3 * level + j + 1}", f"output_blocks.{3 * level + j}"
+            down, up = (
+                f"input_blocks.{3 * level + j + 1}",
+                f"output_blocks.{3 * level + j}",
+            )
             yield from _ldm_block(up, f"up.{level}.blocks.{j}")
             if j < 2:
                 yield from _ldm_block(down, f"down.{level}.blocks.{j}")
             else:
-                yield Rule(f"{down}.0.op.{{p}}", f"down.{level}.downsample.conv.{{p}}", CONV)
+                yield Rule(
+                    f"{down}.0.op.{{p}}", f"down.{level}.downsample.conv.{{p}}", CONV
+                )
                 # Behind the transformer if there is one, else in its place.
                 for place in (1, 2):
                     yield Rule(
-                        f"{up}.{place}.conv.{{p}}", f"up.{level}.upsample.conv.{{p}}", CONV
+                        f"{up}.{place}.conv.{{p}}",
+                        f"up.{level}.upsample.conv.{{p}}",
+                        CONV,
                     )
     yield from _ldm_block("middle_block", "mid.0")
     yield from under("middle_block.2", "mid.1.res", _RES_LDM)

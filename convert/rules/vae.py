@@ -65,7 +65,11 @@ def _diffusers() -> Iterator[Rule]:
     for i in range(_LEVELS):
         for theirs, ours, resample in (
             (f"encoder.down_blocks.{i}", f"encoder.levels.{i}", "downsamplers"),
-            (f"decoder.up_blocks.{_LEVELS - 1 - i}", f"decoder.levels.{i}", "upsamplers"),
+            (
+                f"decoder.up_blocks.{_LEVELS - 1 - i}",
+                f"decoder.levels.{i}",
+                "upsamplers",
+            ),
         ):
             yield from under(f"{theirs}.resnets.{{j}}", f"{ours}.res.{{j}}", res)
             yield Rule(

@@ -1,6 +1,7 @@
 """The command `mlx-sd`: it parses, calls the library, and prints."""
 
 import logging
+from typing import Any
 
 import click
 
@@ -12,11 +13,17 @@ from .inspect import inspect
 
 
 class Cli(click.Group):
-    """Turns SDError into one line on stderr and exit code 1, here and nowhere else."""
+    """Turns every error into one line on stderr, here and nowhere else.
 
-    def invoke(self, ctx: click.Context):
+    The exit code is 2 for misuse of the command line, and 1 for any other SDError.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            error.ctx = None  # else click adds two lines of usage
+            raise
         except SDError as error:
             raise click.ClickException(str(error)) from error
 

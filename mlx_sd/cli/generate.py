@@ -1,13 +1,15 @@
 """`mlx-sd generate`: a picture from a prompt."""
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
-from ..errors import SDError
+from .. import backend
+from ..errors import ConfigError, SDError
 from ..image import check_writable
 from ..pipeline import Picture, Pipeline, load
 from ..request import Request
@@ -33,7 +35,9 @@ DEFAULT = Request(prompt="")
 )
 @click.option("-W", "--width", type=int, help="Pixels.  [default: the model's size]")
 @click.option("-H", "--height", type=int, help="Pixels.  [default: the model's size]")
-@click.option("--steps", default=DEFAULT.steps, show_default=True, help="Denoising steps.")
+@click.option(
+    "--steps", default=DEFAULT.steps, show_default=True, help="Denoising steps."
+)
 @click.option(
     "--cfg-scale",
     default=DEFAULT.cfg_scale,
@@ -92,7 +96,11 @@ def generate(
     """
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.getLogger("mlx_sd").setLevel(level)
-    request = Request(**fields)
+    try:
+        request = Request(**fields)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    start = time.perf_counter()
     if output.suffix.lower() != ".png":
         output = output.with_name(output.name + ".png")
     paths = [output]
@@ -110,11 +118,12 @@ def generate(
         paint(pipeline, request, paths, quiet)
     except KeyboardInterrupt:
         raise SDError("stopped; no picture was left half-written") from None
+    if not quiet:
+        seconds = time.perf_counter() - start
+        click.echo(f"{seconds:.1f} s on {backend.device_name()}", err=True)
 
 
-def paint(
-    pipeline: Pipeline, request: Request, paths: list[Path], quiet: bool
-) -> None:
+def paint(pipeline: Pipeline, request: Request, paths: list[Path], quiet: bool) -> None:
     """Run the request under a progress bar, saving each picture as it comes."""
     total = request.steps * request.batch_count
     remaining = iter(paths)

@@ -2,15 +2,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from ..convert.detect import Parameter
 from ..errors import SDError
 from ..load import Source, open_source
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -28,33 +30,45 @@ def inspect(model: str, as_json: bool) -> None:
 def describe(source: Source) -> dict[str, Any]:
     """Everything known from names and shapes, as JSON-able values."""
     contents = source.contents
-    try:
-        family, problem = source.family.name, None
-        for part in contents.parts:
-            source.outline(part)
-    except SDError as error:
-        family, problem = None, str(error)
     return {
         "path": str(source.path),
-        "family": family,
-        "problem": problem,
+        "family": _unless_broken(lambda: source.family.name),
+        "problem": _problem(source),
         "tensors": sum(map(len, contents.parts.values()))
         + len(contents.ignored)
         + len(contents.unknown),
-        "parts": {
-            part: {
-                "tensors": len(parameters),
-                "parameters": sum(_size(p) for p in parameters.values()),
-                "bytes": sum(p.entry.nbytes for p in parameters.values()),
-                "dtypes": dict(Counter(p.entry.dtype for p in parameters.values())),
-                "files": _files(parameters.values()),
-                "config": asdict(source.configs[part]),
-            }
-            for part, parameters in contents.parts.items()
-        },
+        "parts": {part: _describe_part(source, part) for part in contents.parts},
         "ignored": contents.ignored,
         "unknown": contents.unknown,
     }
+
+
+def _describe_part(source: Source, part: str) -> dict[str, Any]:
+    parameters = source.contents.parts[part].values()
+    return {
+        "tensors": len(parameters),
+        "parameters": sum(_size(p) for p in parameters),
+        "bytes": sum(p.entry.nbytes for p in parameters),
+        "dtypes": dict(Counter(p.entry.dtype for p in parameters)),
+        "files": _files(parameters),
+        "config": _unless_broken(lambda: asdict(source.config(part))),
+    }
+
+
+def _problem(source: Source) -> str | None:
+    """Why it cannot run, or None."""
+    try:
+        source.check()
+    except SDError as error:
+        return str(error)
+    return None
+
+
+def _unless_broken(fact: Callable[[], T]) -> T | None:
+    try:
+        return fact()
+    except SDError:
+        return None
 
 
 def _size(parameter: Parameter) -> int:
@@ -78,9 +92,14 @@ def as_text(facts: dict[str, Any]) -> str:
             f"  {part}: {about['parameters'] / 1e6:.1f} M parameters, "
             f"{about['bytes'] / 1e6:.1f} MB, {about['tensors']} tensors ({dtypes})"
         )
-        lines += [f"    {key}: {value}" for key, value in about["config"].items()]
-    for kind in ("ignored", "unknown"):
-        if facts[kind]:
-            lines.append(f"  {kind}: {len(facts[kind])} tensors")
-            lines += [f"    {name}" for name in facts[kind]]
+        lines += [
+            f"    {key}: {value}" for key, value in (about["config"] or {}).items()
+        ]
+    if facts["ignored"]:
+        lines.append(f"  ignored: {len(facts['ignored'])} tensors")
+        reasons = Counter(facts["ignored"].values())
+        lines += [f"    {n} {reason}" for reason, n in reasons.items()]
+    if facts["unknown"]:
+        lines.append(f"  unknown: {len(facts['unknown'])} tensors")
+        lines += [f"    {name}" for name in facts["unknown"]]
     return "\n".join(lines)

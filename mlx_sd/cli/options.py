@@ -17,7 +17,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Type to compute in.  [default: f32 on a CPU, f16 on a GPU]",
         ),
         click.option(
-            "--vae", metavar="FILE", help="File or folder whose VAE replaces the model's."
+            "--vae",
+            metavar="FILE",
+            help="File or folder whose VAE replaces the model's.",
         ),
         click.option(
             "-m",

@@ -1,4 +1,4 @@
-"""CLIP text encoders: OpenAI's CLIP-L and, with other numbers, OpenCLIP's H and bigG."""
+"""CLIP text encoders: OpenAI's CLIP-L and, with other numbers, OpenCLIP's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

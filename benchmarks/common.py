@@ -1,0 +1,143 @@
+"""What every benchmark needs: the SD 1.5 models, fair timing, and a table.
+
+Weights are random: time does not depend on their values. The peer, diffusers, runs in
+the same process and takes turns with us, because other work comes and goes.
+"""
+
+import argparse
+import importlib.metadata
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+
+from mlx_sd import backend
+from mlx_sd.models.clip import ClipConfig
+from mlx_sd.models.unet import UNetConfig
+from mlx_sd.models.vae import CoderConfig, VaeConfig
+
+UNET = UNetConfig(
+    in_channels=4,
+    out_channels=4,
+    widths=(320, 640, 1280, 1280),
+    heads=(8, 8, 8, 8),
+    context_width=768,
+    time_width=1280,
+    down=((1, 1), (1, 1), (1, 1), (0, 0)),
+    mid=(1, 0),
+    up=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    vector_width=None,
+    linear_projections=False,
+)
+VAE = VaeConfig(
+    channels=3,
+    latent_channels=4,
+    encoder=None,
+    decoder=CoderConfig((128, 256, 512, 512), blocks=3),
+    quant=True,
+)
+CLIP = ClipConfig(
+    vocabulary=49408,
+    positions=77,
+    width=768,
+    layers=12,
+    heads=12,
+    mlp_width=3072,
+    activation="quick_gelu",
+    projection=None,
+    eos=49407,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to time: ours and, where it is installed, diffusers'."""
+
+    name: str
+    ours: Callable[[], object]
+    peer: Callable[[], object] | None
+
+
+def options(description: str, **defaults: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--runs", type=int, default=3, help="timed runs of each")
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser.parse_args()
+
+
+def in_dtype(model: nn.Module) -> nn.Module:
+    """With evaluated weights of the type that this backend computes in."""
+    dtype = backend.compute_dtype()
+    model.update(tree_map(lambda a: a.astype(dtype), model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+def torch_setup() -> tuple[str, object] | None:
+    """The peer's device and type, matching ours; None if torch is not installed."""
+    try:
+        import torch
+        import transformers  # noqa: F401
+        from diffusers import UNet2DConditionModel  # noqa: F401
+    except ImportError:
+        return None
+    torch.set_grad_enabled(False)
+    cuda = torch.cuda.is_available() and backend.compute_dtype() == mx.float16
+    return ("cuda", torch.float16) if cuda else ("cpu", torch.float32)
+
+
+def finish_torch() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def report(rows: list[Row], runs: int) -> None:
+    """Time the rows, taking turns, and print medians and ratios."""
+    print(f"{backend.device_name()}; {versions()}; commit {commit()}")
+    print(f"BLAS on the CPU: {backend.blas().name}; median of {runs} runs\n")
+    print(f"| {'work':34} | mlx-sd, s | diffusers, s | ratio | peak GB |")
+    print(f"|{'-' * 36}|----------:|-------------:|------:|--------:|")
+    for row in rows:
+        sides = [side for side in (row.ours, row.peer) if side is not None]
+        for side in sides:
+            side()  # warm up: allocations, and kernels compiled at first use
+        mx.reset_peak_memory()
+        times: list[list[float]] = [[] for _ in sides]
+        for _ in range(runs):
+            for side, record in zip(sides, times, strict=True):
+                start = time.perf_counter()
+                side()
+                record.append(time.perf_counter() - start)
+        ours, *peer = map(statistics.median, times)
+        theirs = (
+            f"{peer[0]:12.3f} | {ours / peer[0]:5.2f}"
+            if peer
+            else f"{'–':>12} | {'–':>5}"
+        )
+        peak = mx.get_peak_memory() / 1e9
+        print(f"| {row.name:34} | {ours:9.3f} | {theirs} | {peak:7.2f} |", flush=True)
+
+
+def versions() -> str:
+    found = []
+    for package in ("mlx-sd", "mlx", "torch", "diffusers"):
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {package}")
+    return ", ".join(found)
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
