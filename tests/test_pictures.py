@@ -44,8 +44,7 @@ def pipeline(full_checkpoint):
 )
 def test_picture_matches_both_peers(pipeline, golden, sampling_method, scheduler):
     request = Request(
-        **BASE.to_dict()
-        | {"sampling_method": sampling_method, "scheduler": scheduler}
+        **BASE.to_dict() | {"sampling_method": sampling_method, "scheduler": scheduler}
     )
     (image,) = pipeline(request)
     ours = np.asarray(image)
