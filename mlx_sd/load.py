@@ -79,7 +79,8 @@ class Source:
         model = self.outline(part)
         weights = []
         for name, parameter in self.contents.parts[part].items():
-            weight = mx.contiguous(parameter.read().astype(dtype))
+            # First in order, then in type: the fastest way on a CPU.
+            weight = mx.contiguous(parameter.read()).astype(dtype)
             mx.eval(weight)  # now, so that the file's copy goes before the next comes
             weights.append((name, weight))
         model.load_weights(weights, strict=True)
