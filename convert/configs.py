@@ -70,7 +70,9 @@ def clip_config(parameters: Parameters) -> ClipConfig:
         heads=width // HEAD_WIDTH,
         mlp_width=_shape(parameters, "layers.0.fc1.weight")[0],
         activation="quick_gelu",
-        projection=parameters[projection].shape[0] if projection in parameters else None,
+        projection=parameters[projection].shape[0]
+        if projection in parameters
+        else None,
         eos=vocabulary - 1,
     )
 

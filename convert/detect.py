@@ -1,6 +1,6 @@
 """What a set of tensors is, from names and shapes alone; no tensor is read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -34,7 +34,7 @@ class Contents:
     """Every tensor of the source, accounted for."""
 
     parts: dict[str, Parameters]
-    ignored: list[str]  # known, and not needed for a picture
+    ignored: dict[str, str]  # known, and why they are not needed for a picture
     unknown: list[str]
 
 
@@ -43,12 +43,17 @@ def identify(entries: Mapping[str, Entry]) -> Contents:
 
     Raises: CheckpointError if two tensors claim one parameter.
     """
-    contents = Contents(parts={}, ignored=[], unknown=[])
+    contents = Contents(parts={}, ignored={}, unknown=[])
     for name, entry in entries.items():
         place = _place(name)
         if place is None:
-            ignored = any(pattern.fullmatch(name) for pattern, _ in IGNORED)
-            (contents.ignored if ignored else contents.unknown).append(name)
+            reason = next(
+                (why for known, why in IGNORED if known.fullmatch(name)), None
+            )
+            if reason is None:
+                contents.unknown.append(name)
+            else:
+                contents.ignored[name] = reason
             continue
         part, ours, layout = place
         parameters = contents.parts.setdefault(part, {})
@@ -78,7 +83,7 @@ def _match(part: str, name: str) -> tuple[str, Layout] | None:
 
 
 def as_part(entries: Mapping[str, Entry], part: str) -> dict[str, Entry]:
-    """One part's tensors, from a file of that part alone or of several.
+    """One part's tensors, from those of a file of that part alone or of several.
 
     Raises: CheckpointError if none of the tensors belongs to the part.
     """
@@ -87,7 +92,7 @@ def as_part(entries: Mapping[str, Entry], part: str) -> dict[str, Entry]:
     if not chosen:
         chosen = {f"{prefixes[-1]}{name}": e for name, e in entries.items()}
     if part not in identify(chosen).parts:
-        path = next((entry.path for entry in entries.values()), "the file")
+        path = next(iter(entries.values())).path
         raise CheckpointError(
             f"{path}: no {part} in it; see what it holds with: mlx-sd inspect {path}"
         )
@@ -96,12 +101,16 @@ def as_part(entries: Mapping[str, Entry], part: str) -> dict[str, Entry]:
 
 def with_prefixes(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Names as in a file of several parts; those of a lone part get its prefix."""
-    if any(name.startswith(p) for ps in PREFIXES.values() for p in ps for name in entries):
+    if any(
+        name.startswith(p) for ps in PREFIXES.values() for p in ps for name in entries
+    ):
         return dict(entries)
-    return as_part(entries, likeliest_part(entries)) if entries else {}
+    part = likeliest_part(entries)
+    return as_part(entries, part) if part else dict(entries)
 
 
-def likeliest_part(names: Iterable[str]) -> str:
+def likeliest_part(names: Collection[str]) -> str | None:
     """The part that can place most of these names, which have no prefix."""
-    names = list(names)
-    return max(RULESETS, key=lambda part: sum(bool(_match(part, n)) for n in names))
+    fits = {part: sum(bool(_match(part, n)) for n in names) for part in RULESETS}
+    best = max(fits, key=lambda part: fits[part])
+    return best if fits[best] else None

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from .convert.configs import clip_config, unet_config, vae_config
 from .convert.detect import Contents, Parameters, as_part, identify, with_prefixes
 from .convert.readers import Entry, read_file
-from .errors import CheckpointError
+from .errors import CheckpointError, SDError
 from .families import FAMILIES, Family
 from .folder import FOLDERS, choose_weights
 from .hub import fetch, is_repo_id
@@ -34,6 +34,8 @@ BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module
     "vae": (vae_config, AutoencoderKL),
     "clip_l": (clip_config, ClipText),
 }
+
+
 @dataclass
 class Source:
     """The tensors of a model, found and placed; none of them read."""
@@ -42,23 +44,25 @@ class Source:
     contents: Contents
     folder: Path | None = None  # of diffusers, for its tokenizer and default size
 
-    @cached_property
-    def configs(self) -> dict[str, Any]:
-        """Part → its configuration. Raises: CheckpointError naming the file."""
-        found = {}
-        for part, parameters in self.contents.parts.items():
-            try:
-                found[part] = BUILDERS[part][0](parameters)
-            except CheckpointError as error:
-                raise CheckpointError(f"{self._file(part)}: {error}") from error
-        return found
+    def config(self, part: str) -> Any:
+        """The part's configuration. Raises: CheckpointError naming the file."""
+        parameters = self.contents.parts[part]
+        try:
+            return BUILDERS[part][0](parameters)
+        except SDError as error:
+            raise CheckpointError(f"{self._file(part)}: {error}") from error
+        except (IndexError, ValueError) as error:  # fewer axes than such a weight has
+            raise CheckpointError(
+                f"{self._file(part)}: a weight of the {part} has the wrong number of "
+                "axes"
+            ) from error
 
     @property
     def family(self) -> Family:
         """Raises: CheckpointError for a model that we cannot run."""
         if "unet" not in self.contents.parts:
             raise CheckpointError(f"{self.path}: holds no UNet, so no model to run")
-        config = self.configs["unet"]
+        config = self.config("unet")
         if config.linear_projections or config.vector_width is not None:
             raise CheckpointError(
                 f"{self.path}: not an SD 1.x model (its text states are "
@@ -70,6 +74,26 @@ class Source:
                 "inpainting and editing models do; only text to image runs so far"
             )
         return FAMILIES["sd1"]
+
+    def check(self) -> None:
+        """Raises: CheckpointError if this is not a whole model that we can run."""
+        channels = self.family.latent.channels
+        for part in BUILDERS:
+            if part not in self.contents.parts:
+                hint = "; give one with --vae" if part == "vae" else ""
+                raise CheckpointError(f"{self.path}: holds no {part}{hint}")
+            self.outline(part)
+        if (found := self.config("vae").latent_channels) != channels:
+            raise CheckpointError(
+                f"{self._file('vae')}: a VAE with {found} latent channels does not fit "
+                f"the UNet, which has {channels}; give another with --vae"
+            )
+        width, wanted = self.config("clip_l").width, self.config("unet").context_width
+        if width != wanted:
+            raise CheckpointError(
+                f"{self._file('clip_l')}: a text encoder {width} wide does not fit the "
+                f"UNet, which wants {wanted}"
+            )
 
     def build(self, part: str, dtype: mx.Dtype) -> nn.Module:
         """Make a part's model and fill it, tensor by tensor, with `dtype` weights.
@@ -90,13 +114,14 @@ class Source:
     def outline(self, part: str) -> nn.Module:
         """The part's model without its weights, once each is known to fit."""
         parameters = self.contents.parts[part]
-        model = BUILDERS[part][1](self.configs[part])
-        expected = {n: a.shape for n, a in tree_flatten(model.parameters())}
+        model = BUILDERS[part][1](self.config(part))
+        arrays: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+        expected = {name: array.shape for name, array in arrays.items()}
         path = self._file(part)
         if missing := [name for name in expected if name not in parameters]:
             raise CheckpointError(
                 f"{path}: {len(missing)} of the {part}'s {len(expected)} weights are "
-                f"missing, first {missing[0]}"
+                f"missing, first {', '.join(missing[:3])}"
             )
         for name, parameter in parameters.items():
             if name not in expected:
@@ -106,8 +131,8 @@ class Source:
             if parameter.shape != expected[name]:
                 raise CheckpointError(
                     f"{path}: {parameter.entry.name} has shape "
-                    f"{list(parameter.entry.shape)}, which does not fit {name} of shape "
-                    f"{list(expected[name])}"
+                    f"{list(parameter.entry.shape)}, which does not fit {name} of "
+                    f"shape {list(expected[name])}"
                 )
         return model
 
@@ -118,19 +143,20 @@ class Source:
         Raises: CheckpointError if there is none for this vocabulary.
         """
         tokenizer = ClipTokenizer.standard()
-        size = self.configs["clip_l"].vocabulary
+        size = self.config("clip_l").vocabulary
         if size == tokenizer.vocab_size:
             return tokenizer
         if self.folder is None:
             raise CheckpointError(
-                f"{self._file('clip_l')}: its vocabulary of {size} tokens is not CLIP's "
-                f"{tokenizer.vocab_size}, and a single file brings no tokenizer"
+                f"{self._file('clip_l')}: its vocabulary of {size} tokens is not "
+                f"CLIP's {tokenizer.vocab_size}, and a single file brings no "
+                "tokenizer; use the model's diffusers folder"
             )
         tokenizer = ClipTokenizer.from_folder(self.folder / "tokenizer")
         if size != tokenizer.vocab_size:
             raise CheckpointError(
                 f"{self.folder / 'tokenizer'}: has {tokenizer.vocab_size} tokens, the "
-                f"text encoder {size}"
+                f"text encoder {size}; take both from the same model"
             )
         return tokenizer
 
@@ -158,20 +184,34 @@ def open_source(path_or_id: str | Path, vae: str | Path | None = None) -> Source
     Raises: CheckpointError if something is missing, broken or not understood.
     """
     path = Path(path_or_id)
-    if not path.exists() and is_repo_id(str(path_or_id)):
-        path = fetch(str(path_or_id))
-    entries, folder = _open(path)
-    if vae is not None:
-        replacement = as_part(_part_file(Path(vae)), "vae")
-        kept = identify(entries).parts.get("vae", {})
-        replaced = {parameter.entry.name for parameter in kept.values()}
-        entries = {n: e for n, e in entries.items() if n not in replaced} | replacement
+    try:
+        if not path.exists() and is_repo_id(str(path_or_id)):
+            path = fetch(str(path_or_id))
+        entries, folder = _open(path)
+        if vae is not None:
+            replacement = as_part(_part_file(Path(vae)), "vae")
+            kept = identify(entries).parts.get("vae", {})
+            replaced = {parameter.entry.name for parameter in kept.values()}
+            entries = {n: e for n, e in entries.items() if n not in replaced}
+            entries |= replacement
+    except OSError as error:
+        where = error.filename or path
+        raise CheckpointError(
+            f"{where}: cannot be read ({error.strerror}); check the path and who may "
+            "read it"
+        ) from error
     return Source(path, identify(entries), folder)
 
 
 def open_model(path_or_id: str | Path, vae: str | Path | None = None) -> Source:
     """As open_source, and sure to run: every part is there and every weight fits."""
     source = open_source(path_or_id, vae)
+    try:
+        source.check()
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; see what it holds with: mlx-sd inspect {source.path}"
+        ) from error
     if unknown := source.contents.unknown:
         log.warning(
             "%s: %d tensors are not used, first %r; list them with: mlx-sd inspect %s",
@@ -180,12 +220,6 @@ def open_model(path_or_id: str | Path, vae: str | Path | None = None) -> Source:
             unknown[0],
             source.path,
         )
-    source.family  # noqa: B018  raises for a model that cannot run
-    for part in BUILDERS:
-        if part not in source.contents.parts:
-            hint = "; give one with --vae" if part == "vae" else ""
-            raise CheckpointError(f"{source.path}: holds no {part}{hint}")
-        source.outline(part)
     return source
 
 
@@ -194,7 +228,8 @@ def _open(path: Path) -> tuple[dict[str, Entry], Path | None]:
         return with_prefixes(read_file(path)), None
     if not (path / "unet").is_dir():
         raise CheckpointError(
-            f"{path}: not a diffusers folder, which would have a unet folder in it"
+            f"{path}: not a diffusers folder, which would have a unet folder in it; "
+            "give that folder or a weight file"
         )
     entries: dict[str, Entry] = {}
     for part, name in FOLDERS.items():

@@ -17,10 +17,14 @@ def read_file(path: Path) -> dict[str, Entry]:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
     if ".safetensors.index" in path.name and path.suffix == ".json":
-        return read_index(path)
-    if path.suffix in (".safetensors", ".sft"):
-        return read_safetensors(path)
-    raise CheckpointError(
-        f"{path}: unknown kind of weight file {path.suffix!r}; readable are "
-        ".safetensors files and diffusers folders"
-    )
+        entries = read_index(path)
+    elif path.suffix in (".safetensors", ".sft"):
+        entries = read_safetensors(path)
+    else:
+        raise CheckpointError(
+            f"{path}: unknown kind of weight file {path.suffix!r}; readable are "
+            ".safetensors files and diffusers folders"
+        )
+    if not entries:
+        raise CheckpointError(f"{path}: no tensors in it; is it the right file?")
+    return entries

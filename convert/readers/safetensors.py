@@ -55,19 +55,25 @@ def read_index(path: Path) -> dict[str, Entry]:
     """
     try:
         weight_map = json.loads(path.read_text())["weight_map"]
-        shards = {
-            name: read_safetensors(path.parent / name)
-            for name in sorted(set(weight_map.values()))
-        }
-        return {name: shards[shard][name] for name, shard in weight_map.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        names = sorted(set(weight_map.values()))
+        files = [path.parent / name for name in names]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(
-            f"{path}: not a readable safetensors index ({_reason(error)})"
+            f"{path}: not a readable safetensors index ({_reason(error)}); "
+            "download or copy it again"
         ) from error
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path}: {error} is not where the index says; download the shards again"
-        ) from error
+    entries: dict[str, Entry] = {}
+    shards = {n: read_safetensors(f) for n, f in zip(names, files, strict=True)}
+    for shard in shards.values():
+        entries |= shard  # with any that the index forgets
+    for name, shard_name in weight_map.items():
+        if name not in shards[shard_name]:
+            raise CheckpointError(
+                f"{path}: {name} is not in {shard_name}, where the index says; "
+                "download the shards again"
+            )
+        entries[name] = shards[shard_name][name]
+    return entries
 
 
 def _entry(path: Path, name: str, fields: dict, data_start: int) -> Entry:
