@@ -42,14 +42,14 @@ class ClipTokenizer:
             tokenizer: knows both special tokens, neither pads nor truncates.
         """
         self._tokenizer = tokenizer
-        self.bos: int = tokenizer.token_to_id(BOS)
-        self.eos: int = tokenizer.token_to_id(EOS)
+        self.bos = _special(tokenizer, BOS)
+        self.eos = _special(tokenizer, EOS)
         self.vocab_size: int = tokenizer.get_vocab_size()
 
     @staticmethod
     @lru_cache(maxsize=1)
     def standard() -> "ClipTokenizer":
-        """CLIP's own vocabulary of 49 408 tokens; built once, in about 50 ms."""
+        """CLIP's own vocabulary of 49 408 tokens; built once, in under 0.1 s."""
         merges = _standard_merges()
         symbols = _byte_symbols()
         tokens = [
@@ -71,25 +71,19 @@ class ClipTokenizer:
         Raises: CheckpointError if the files are missing, broken or lack BOS or EOS.
         """
         folder = Path(path)
-        pair, single = folder / "merges.txt", folder / "tokenizer.json"
-        if pair.is_file():
-            file, read = pair, _read_pair
-        elif single.is_file():
-            file, read = single, _read_single
-        else:
+        merges, single = folder / "merges.txt", folder / "tokenizer.json"
+        file = merges if merges.is_file() else single
+        if not file.is_file():
             raise CheckpointError(
                 f"{folder}: no tokenizer here; needs vocab.json and merges.txt, "
                 "or tokenizer.json"
             )
         try:
-            tokenizer = read(file)
+            read = _read_pair if file is merges else _read_single
+            return ClipTokenizer(read(file))
         except Exception as error:  # the tokenizers library raises bare Exception
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{file}: broken tokenizer: {reason}") from error
-        missing = [t for t in (BOS, EOS) if tokenizer.token_to_id(t) is None]
-        if missing:
-            raise CheckpointError(f"{file}: no CLIP tokenizer: lacks {missing[0]}")
-        return ClipTokenizer(tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Ids without BOS and EOS; the literal special tokens keep their own ids.
@@ -121,6 +115,13 @@ class ClipTokenizer:
 
     def _chunk(self, ids: list[int], fill: int) -> list[int]:
         return [self.bos, *ids, self.eos, *[fill] * (SLICE - len(ids))]
+
+
+def _special(tokenizer: Tokenizer, token: str) -> int:
+    index = tokenizer.token_to_id(token)
+    if index is None:
+        raise CheckpointError(f"not CLIP's, it lacks {token}")
+    return index
 
 
 def _build(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
