@@ -72,6 +72,8 @@ def test_unet_matches_diffusers(build, dtype, size):
     unet = build("unet")
     cases = [name.removeprefix("time_") for name in golden if name.startswith("time_")]
     assert cases
+    if size == "full" and dtype == mx.float16:
+        cases = cases[:1]  # scalar code on a CPU: 10 s each
     for case in cases:
         latent = golden[f"latent_{case}"]
         out = unet(

@@ -35,21 +35,24 @@ def pipeline(full_checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("golden", "sampling_method", "scheduler"),
+    ("name", "sampling_method", "scheduler"),
     [
         ("euler", "euler", "discrete"),
         ("euler_a", "euler_a", "discrete"),
         ("dpmpp2m_karras", "dpm++2m", "karras"),
     ],
 )
-def test_picture_matches_both_peers(pipeline, golden, sampling_method, scheduler):
+def test_picture_matches_both_peers(pipeline, name, sampling_method, scheduler):
     request = Request(
         **BASE.to_dict() | {"sampling_method": sampling_method, "scheduler": scheduler}
     )
-    (image,) = pipeline(request)
-    ours = np.asarray(image)
-    diffusers = np.load(GOLDEN / f"picture_{golden}.npz")["picture"]
-    assert psnr(ours, diffusers) >= 55
+    *_, last, picture = pipeline.stream(request)
+    ours = np.asarray(picture.image)
+    golden = np.load(GOLDEN / f"picture_{name}.npz")
+    latent = np.array(last.denoised).transpose(0, 3, 1, 2)
+    # float32 rounding, enlarged by guidance and by a network that does not denoise.
+    assert np.linalg.norm(latent - golden["latent"]) < 1e-4 * np.linalg.norm(latent)
+    assert psnr(ours, golden["picture"]) >= 55
     # Its GELU, norm epsilons and float16 convolutions differ from diffusers'.
-    cpp = np.asarray(Image.open(GOLDEN / f"sdcpp_{golden}.png").convert("RGB"))
+    cpp = np.asarray(Image.open(GOLDEN / f"sdcpp_{name}.png").convert("RGB"))
     assert psnr(ours, cpp) >= 45

@@ -1,0 +1,89 @@
+"""Live comparisons with diffusers and stable-diffusion.cpp, where they are installed.
+
+pip install -e '.[peers]'; pip install stable-diffusion-cpp-python; pytest -m peers
+"""
+
+import gc
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mlx_sd
+from mlx_sd.load import DEMO
+from mlx_sd.sampling.noise import Philox
+
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
+diffusers = pytest.importorskip("diffusers", exc_type=ImportError)
+torch = pytest.importorskip("torch")
+
+import make_pictures  # noqa: E402
+
+pytestmark = [
+    pytest.mark.peers,
+    # The peers' own warnings are theirs to mend.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+PROMPT = "a red house and a green tree under a night sky"
+
+
+def paint(checkpoint, request: make_pictures.Request) -> np.ndarray:
+    """The same request, by us, from any checkpoint."""
+    pipeline = mlx_sd.load(checkpoint, dtype="f32")
+    (image,) = pipeline(
+        mlx_sd.Request(
+            prompt=request.prompt,
+            negative_prompt=request.negative,
+            width=request.width,
+            height=request.height,
+            steps=request.steps,
+            cfg_scale=request.cfg,
+            seed=request.seed,
+            sampling_method=request.sampler,
+            scheduler=request.schedule,
+        )
+    )
+    return np.asarray(image)
+
+
+def test_diffusers_paints_the_same_from_the_bundled_folder():
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(
+        DEMO, safety_checker=None, torch_dtype=torch.float32
+    )
+    # 10 steps from 999 to 0 are whole timesteps, where all interpolations agree.
+    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
+        pipe.scheduler.config, timestep_spacing="linspace"
+    )
+    noise = Philox(42).normal(4 * 16 * 16).reshape(1, 4, 16, 16)
+    (theirs,) = pipe(
+        PROMPT,
+        negative_prompt="rain",
+        width=128,
+        height=128,
+        num_inference_steps=10,
+        guidance_scale=7.0,
+        latents=torch.from_numpy(noise),
+        output_type="np",
+    ).images
+    request = make_pictures.Request(
+        PROMPT, "rain", 128, 128, 10, 7.0, 42, "euler", "discrete"
+    )
+    ours = paint(DEMO, request)
+    assert make_pictures.psnr(ours, np.floor(theirs * 255 + 0.5)) >= 55
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["euler", "dpmpp2m_karras"])
+def test_full_size_picture_matches_diffusers_and_stable_diffusion_cpp(
+    full_checkpoint, name
+):
+    request = make_pictures.REQUESTS[name]
+    ours = paint(full_checkpoint(), request)
+    gc.collect()
+    theirs = make_pictures.paint_torch({name: request})[name]["picture"]
+    assert make_pictures.psnr(ours, theirs) >= 55
+    pytest.importorskip("stable_diffusion_cpp", exc_type=ImportError)
+    cpp = make_pictures.SdCpp(full_checkpoint()).paint(request)
+    assert make_pictures.psnr(ours, cpp) >= 45
