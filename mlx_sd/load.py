@@ -26,7 +26,7 @@ from .tokenizers.clip import ClipTokenizer
 
 log = logging.getLogger(__name__)
 
-DEMO = Path(__file__).parent / "demo" / "model"
+DEMO = Path(__file__).parent / "demo" / "picture-book"
 
 # How each part's configuration follows from its parameters, and the model from it.
 BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module]]] = {
@@ -41,6 +41,7 @@ class Source:
     """The tensors of a model, found and placed; none of them read."""
 
     path: Path
+    name: str  # of the model, for the text in a PNG
     contents: Contents
     folder: Path | None = None  # of diffusers, for its tokenizer and default size
 
@@ -200,7 +201,9 @@ def open_source(path_or_id: str | Path, vae: str | Path | None = None) -> Source
             f"{where}: cannot be read ({error.strerror}); check the path and who may "
             "read it"
         ) from error
-    return Source(path, identify(entries), folder)
+    asked = Path(path_or_id).resolve()
+    name = asked.stem if asked.is_file() else asked.name
+    return Source(path, name, identify(entries), folder)
 
 
 def open_model(path_or_id: str | Path, vae: str | Path | None = None) -> Source:

@@ -109,7 +109,7 @@ class Pipeline:
         for single, latent in zip(requests, latents, strict=True):
             z = self.family.latent.to_vae(latent).astype(self.dtype)
             image = to_pil(vae.decode(z)[0])
-            text = parameters(single, self.source.path.stem, __version__)
+            text = parameters(single, self.source.name, __version__)
             yield Picture(image, single, text)
 
     def resolve(self, request: Request) -> Request:
