@@ -147,7 +147,9 @@ def test_ctrl_c_stops_within_a_step_and_leaves_no_file(tmp_path):
     )
     seen = b""
     while b"/5000" not in seen:  # the bar: denoising has begun
-        seen += process.stderr.read(1)
+        byte = process.stderr.read(1)
+        assert byte, seen
+        seen += byte
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     begin = time.monotonic()
