@@ -115,7 +115,8 @@ def picture(pipeline: Pipeline, name: str) -> tuple[float, float, float]:
     *_, last, painted = pipeline.stream(REQUESTS[name])
     ours = np.asarray(painted.image)
     golden = np.load(GOLDEN / f"picture_{name}.npz")
-    cpp = np.asarray(Image.open(GOLDEN / f"sdcpp_{name}.png").convert("RGB"))
+    with Image.open(GOLDEN / f"sdcpp_{name}.png") as image:
+        cpp = np.asarray(image.convert("RGB"))
     return (
         error(nchw(last.denoised), golden["latent"]),
         psnr(ours, golden["picture"]),

@@ -24,8 +24,14 @@ def run(*args, **options):
     return CliRunner().invoke(main, [str(arg) for arg in args], **options)
 
 
+def opened(path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+    return image
+
+
 def pixels(path) -> np.ndarray:
-    return np.asarray(Image.open(path))
+    return np.asarray(opened(path))
 
 
 def test_generate_writes_a_picture_and_prints_its_path(tmp_path):
@@ -34,7 +40,7 @@ def test_generate_writes_a_picture_and_prints_its_path(tmp_path):
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{path}\n"
     assert re.search(r"20/20 .*(it/s|s/it)", done.stderr)
-    image = Image.open(path)
+    image = opened(path)
     assert (image.format, image.mode, image.size) == ("PNG", "RGB", (128, 128))
 
 
@@ -42,7 +48,7 @@ def test_parameters_in_the_png_are_a1111s(tmp_path):
     path = tmp_path / "a.png"
     args = ("-n", "rain", "--cfg-scale", "5.5", "--scheduler", "karras")
     assert run(*QUICK, *args, "-s", 7, "-o", path).exit_code == 0
-    prompt, negative, settings = Image.open(path).text["parameters"].split("\n")
+    prompt, negative, settings = opened(path).text["parameters"].split("\n")
     assert prompt == PROMPT and negative == "Negative prompt: rain"
     # A1111's own pattern for the settings line.
     pattern = r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)'
@@ -62,7 +68,7 @@ def test_parameters_in_the_png_are_a1111s(tmp_path):
 def test_prompt_beyond_latin_1_survives_in_the_png(tmp_path):
     path = tmp_path / "a.png"
     assert run("generate", "-p", "赤い家 🏠", *QUICK[3:], "-o", path).exit_code == 0
-    assert Image.open(path).text["parameters"].startswith("赤い家 🏠\n")
+    assert opened(path).text["parameters"].startswith("赤い家 🏠\n")
 
 
 def test_seed_decides_the_picture_and_batches_count_it_up(tmp_path):
@@ -72,13 +78,13 @@ def test_seed_decides_the_picture_and_batches_count_it_up(tmp_path):
     same = pixels(tmp_path / "a.png") == pixels(tmp_path / "b_1.png")
     assert same.all()
     assert (pixels(tmp_path / "a.png") != pixels(tmp_path / "b_0.png")).any()
-    assert "Seed: 5," in Image.open(tmp_path / "b_1.png").text["parameters"]
+    assert "Seed: 5," in opened(tmp_path / "b_1.png").text["parameters"]
 
 
 def test_random_seed_is_reported_and_repeats_the_picture(tmp_path):
     done = run(*QUICK, "-s", -1, "-o", tmp_path / "a.png")
     seed = re.search(r"^seed (\d+)$", done.stderr, re.MULTILINE)[1]
-    assert f"Seed: {seed}," in Image.open(tmp_path / "a.png").text["parameters"]
+    assert f"Seed: {seed}," in opened(tmp_path / "a.png").text["parameters"]
     run(*QUICK, "-s", seed, "-o", tmp_path / "b.png")
     assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
     other = run(*QUICK, "-s", -1, "-o", tmp_path / "c.png")
@@ -130,9 +136,8 @@ def test_bad_input_is_one_line(args, code, words, tmp_path):
 
 
 def test_output_is_checked_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "mlx_sd.cli.generate.load", lambda *_, **__: pytest.fail("work was begun")
-    )
+    module = sys.modules["mlx_sd.cli.generate"]
+    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("work was begun"))
     done = run(*QUICK, "-o", tmp_path)
     assert done.exit_code == 1 and "is a folder" in done.stderr
 

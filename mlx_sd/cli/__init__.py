@@ -28,11 +28,18 @@ class Cli(click.Group):
             raise click.ClickException(str(error)) from error
 
 
+class Notices(logging.Handler):
+    """What the library has to say, one line each on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"mlx-sd: {self.format(record)}", err=True)
+
+
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlx-sd")
 def main() -> None:
     """Stable Diffusion on MLX: pictures from any SD 1.x checkpoint file."""
-    logging.basicConfig(format="mlx-sd: %(message)s", level=logging.WARNING)
+    logging.getLogger("mlx_sd").handlers = [Notices()]
 
 
 main.add_command(generate)

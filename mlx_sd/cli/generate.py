@@ -101,7 +101,7 @@ def generate(
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     start = time.perf_counter()
-    if output.suffix.lower() != ".png":
+    if output.suffix.lower() != ".png" and not output.is_dir():
         output = output.with_name(output.name + ".png")
     paths = [output]
     if request.batch_count > 1:
