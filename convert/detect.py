@@ -114,3 +114,13 @@ def likeliest_part(names: Collection[str]) -> str | None:
     fits = {part: sum(bool(_match(part, n)) for n in names) for part in RULESETS}
     best = max(fits, key=lambda part: fits[part])
     return best if fits[best] else None
+
+
+def foreign_name(part: str, ours: str, sibling: str) -> str:
+    """What a parameter would be called in a file that has a tensor named `sibling`."""
+    for prefix in PREFIXES[part]:
+        if sibling.startswith(prefix):
+            for rules in RULESETS[part]:
+                if rules.match(sibling[len(prefix) :]) and (name := rules.theirs(ours)):
+                    return prefix + name
+    return ours

@@ -25,7 +25,7 @@ from .folder import FOLDERS, choose_weights
 
 log = logging.getLogger(__name__)
 
-_SMALL = ("unet/config.json", "tokenizer/*")
+_SMALL = ("unet/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
 _FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".json")
 
 

@@ -13,7 +13,14 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .convert.configs import clip_config, unet_config, vae_config
-from .convert.detect import Contents, Parameters, as_part, identify, with_prefixes
+from .convert.detect import (
+    Contents,
+    Parameters,
+    as_part,
+    foreign_name,
+    identify,
+    with_prefixes,
+)
 from .convert.readers import Entry, read_file
 from .errors import CheckpointError, SDError
 from .families import FAMILIES, Family
@@ -74,6 +81,12 @@ class Source:
                 f"{self.path}: its UNet takes {config.in_channels} channels, as "
                 "inpainting and editing models do; only text to image runs so far"
             )
+        kind = self._setting("scheduler/scheduler_config.json", "prediction_type")
+        if kind not in (None, "epsilon"):
+            raise CheckpointError(
+                f"{self.path}: predicts {kind!r}, says its scheduler_config.json; only "
+                "models that predict 'epsilon', noise, run so far"
+            )
         return FAMILIES["sd1"]
 
     def check(self) -> None:
@@ -120,9 +133,11 @@ class Source:
         expected = {name: array.shape for name, array in arrays.items()}
         path = self._file(part)
         if missing := [name for name in expected if name not in parameters]:
+            sibling = next(iter(parameters.values())).entry.name
+            first = [foreign_name(part, name, sibling) for name in missing[:3]]
             raise CheckpointError(
                 f"{path}: {len(missing)} of the {part}'s {len(expected)} weights are "
-                f"missing, first {', '.join(missing[:3])}"
+                f"missing, first {', '.join(first)}"
             )
         for name, parameter in parameters.items():
             if name not in expected:
@@ -163,11 +178,14 @@ class Source:
 
     def size(self) -> int:
         """Default width and height in pixels: the folder's, else the family's."""
-        if self.folder is not None:
-            config = _json(self.folder / "unet" / "config.json")
-            if isinstance(latent := config.get("sample_size"), int):
-                return latent * self.family.latent.reduction
+        latent = self._setting("unet/config.json", "sample_size")
+        if isinstance(latent, int):
+            return latent * self.family.latent.reduction
         return self.family.size
+
+    def _setting(self, file: str, key: str) -> Any:
+        """A value from the diffusers folder's own settings; None if there is none."""
+        return _json(self.folder / file).get(key) if self.folder else None
 
     def _file(self, part: str) -> Path:
         parameters = self.contents.parts[part].values()

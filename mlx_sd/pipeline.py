@@ -164,8 +164,8 @@ class Pipeline:
             mx.eval(x, step.denoised)
             if not mx.isfinite(x).all():
                 raise SDError(
-                    f"step {number} of {request.steps} gave values that are no numbers; "
-                    "try again with --dtype f32"
+                    f"step {number} of {request.steps} gave values that are no numbers;"
+                    " try again with --dtype f32"
                 )
             yield Progress(image, number, request.steps, step.sigma, step.denoised)
         return x

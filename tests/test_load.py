@@ -309,3 +309,13 @@ def test_a_broken_model_is_one_line_and_exit_code_1(tmp_path):
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"Error: {path}: 1 of the unet's 496 weights are missing")
     assert time.monotonic() - start < 10
+
+
+def test_a_model_that_predicts_something_else_is_refused(folder):
+    (folder / "scheduler").mkdir()
+    settings = folder / "scheduler/scheduler_config.json"
+    settings.write_text(json.dumps({"prediction_type": "v_prediction"}))
+    with pytest.raises(CheckpointError, match="predicts 'v_prediction'"):
+        open_model(folder)
+    settings.write_text(json.dumps({"prediction_type": "epsilon"}))
+    open_model(folder)

@@ -50,7 +50,9 @@ def linear(shapes):
 BROKEN = {
     "missing tensor": (
         without(CONV),
-        "1 of the unet's 496 weights are missing, first down.0.blocks.1.res.conv1",
+        "1 of the unet's 496 weights are missing, first "
+        + UNET
+        + "input_blocks.2.0.in_layers.2",
     ),
     "missing outer tensor": (without(UNET + "out.2"), "conv_out.weight is missing"),
     "missing layer": (

@@ -29,14 +29,8 @@ class Rules:
         # By first component and number of components, to try few patterns per name.
         buckets: dict[tuple[str, int], list[tuple[re.Pattern[str], Rule]]] = {}
         for rule in self.rules:
-            pattern = re.sub(
-                r"\\{(\w)\\}",
-                lambda match: f"(?P<{match[1]}>{_PLACEHOLDERS[match[1]]})",
-                re.escape(rule.theirs),
-            )
-            buckets.setdefault(_bucket(rule.theirs), []).append(
-                (re.compile(pattern), rule)
-            )
+            entry = _pattern(rule.theirs), rule
+            buckets.setdefault(_bucket(rule.theirs), []).append(entry)
         return buckets
 
     def matches(self, name: str) -> Iterator[tuple[str, Layout]]:
@@ -47,6 +41,23 @@ class Rules:
 
     def match(self, name: str) -> tuple[str, Layout] | None:
         return next(self.matches(name), None)
+
+    def theirs(self, ours: str) -> str | None:
+        """The foreign name of one of our parameters; the first, if it has several."""
+        for rule in self.rules:
+            if found := _pattern(rule.ours).fullmatch(ours):
+                return rule.theirs.format_map(found.groupdict())
+        return None
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(
+        re.sub(
+            r"\\{(\w)\\}",
+            lambda match: f"(?P<{match[1]}>{_PLACEHOLDERS[match[1]]})",
+            re.escape(name),
+        )
+    )
 
 
 def _bucket(name: str) -> tuple[str, int]:
