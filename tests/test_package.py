@@ -1,5 +1,6 @@
 """The built package: everything is in it, `convert` above all, and it works alone."""
 
+import importlib.metadata
 import subprocess
 import sys
 import tarfile
@@ -64,3 +65,17 @@ def test_wheel_works_without_the_checkout(built, tmp_path):
 def test_the_checkout_has_convert_as_a_link():
     link = ROOT / "mlx_sd" / "convert"
     assert link.is_symlink() and link.resolve() == ROOT / "convert"
+
+
+def test_the_installed_package_has_convert_too(tmp_path):
+    try:
+        importlib.metadata.version("mlx-sd")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("runs from a bare checkout; make test installs it")
+    done = subprocess.run(
+        [sys.executable, "-c", "import mlx_sd.convert.rules as r; print(r.__file__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
