@@ -42,8 +42,10 @@ class Request:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.cfg_scale < float("inf"):
             raise ConfigError(f"cfg_scale {self.cfg_scale}: must be at least 0")
-        if not -1 <= self.seed < SEEDS:
-            raise ConfigError(f"seed {self.seed}: must be from 0 to 2^64 - 1, or -1")
+        if self.seed < -1 or self.seed + self.batch_count > SEEDS:
+            raise ConfigError(
+                f"seed {self.seed}: must be from 0 to 2^64 - batch_count, or -1"
+            )
         for name, known in (
             ("sampling_method", SAMPLERS),
             ("scheduler", SCHEDULES),

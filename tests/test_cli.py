@@ -117,6 +117,7 @@ def test_long_negative_prompt_works_beside_a_short_prompt(tmp_path):
         (["--steps", "many"], 2, ["--steps", "many"]),
         (["-b", "0"], 2, ["batch_count 0"]),
         (["-s", "-2"], 2, ["seed -2"]),
+        (["-s", str(2**64 - 1), "-b", "2"], 2, ["seed 18446744073709551615"]),
         (["--cfg-scale", "nan"], 2, ["cfg_scale nan"]),
         (["--sampling-method", "heum"], 2, ["heum", "euler_a"]),
         (["--scheduler", "kharras"], 2, ["kharras", "karras"]),
