@@ -13,6 +13,7 @@ MLX_SD_BLAS=off keeps MLX's own, MLX_SD_BLAS=/path/to/library.so takes that one.
 """
 
 import ctypes
+import functools
 import importlib.util
 import mmap
 import os
@@ -369,3 +370,26 @@ def _multiplies(routine: str) -> bool:
         crossed = mx.sum(a[:, :, None] * c[:, None], axis=0)
         right = mx.array_equal(a @ b.T, plain) & mx.array_equal(a.T @ c, crossed)
         return bool(right.item())
+
+
+# --- Threads ---
+
+
+def set_threads(library: Blas, count: int | None) -> None:
+    """Let OpenBLAS use `count` threads, or all that it started with if None.
+
+    Does nothing with other libraries.
+    """
+    if not library.name.startswith("OpenBLAS") or not library.path:
+        return
+    handle = ctypes.CDLL(library.path)
+    for prefix in ("", "scipy_"):
+        if change := getattr(handle, f"{prefix}openblas_set_num_threads", None):
+            all_ = _all_threads(library.path, f"{prefix}openblas_get_num_threads")
+            change(all_ if count is None else min(count, all_))
+
+
+@functools.cache
+def _all_threads(path: str, symbol: str) -> int:
+    """What the library chose, or OPENBLAS_NUM_THREADS told it; read before a change."""
+    return getattr(ctypes.CDLL(path), symbol)()

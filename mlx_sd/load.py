@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,6 +176,10 @@ class Source:
                 f"text encoder {size}; take both from the same model"
             )
         return tokenizer
+
+    def parameters(self, part: str) -> int:
+        """How many numbers the part's weights hold."""
+        return sum(math.prod(p.shape) for p in self.contents.parts[part].values())
 
     def size(self) -> int:
         """Default width and height in pixels: the folder's, else the family's."""

@@ -89,6 +89,7 @@ class Pipeline:
         Raises: SDError if a latent or a pixel is not a finite number.
         """
         request = self.resolve(request)
+        backend.prepare_for(self.source.parameters("unet"))
         cond = self.encode(request.prompt)
         uncond = None
         if request.cfg_scale != 1:

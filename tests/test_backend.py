@@ -1,5 +1,6 @@
 """The BLAS behind MLX's CPU products, and what backend.py says of the device."""
 
+import ctypes
 import logging
 import mmap
 import os
@@ -329,3 +330,16 @@ def test_speed_is_positive():
 def test_computes_in_float32_on_the_cpu_only():
     expected = mx.float16 if backend._on_gpu() else mx.float32
     assert backend.compute_dtype() == expected
+
+
+@pytest.mark.skipif(not redirected(), reason="MLX keeps its own BLAS here")
+def test_small_networks_use_one_thread_and_large_ones_all():
+    library = ctypes.CDLL(backend.blas().path)
+    names = ("openblas_get_num_threads", "scipy_openblas_get_num_threads")
+    threads = next(getattr(library, name) for name in names if hasattr(library, name))
+    backend.prepare_for(860_000_000)
+    every = threads()
+    backend.prepare_for(9_000_000)
+    assert threads() == 1
+    backend.prepare_for(860_000_000)
+    assert threads() == every

@@ -47,7 +47,7 @@ def _describe_part(source: Source, part: str) -> dict[str, Any]:
     parameters = source.contents.parts[part].values()
     return {
         "tensors": len(parameters),
-        "parameters": sum(_size(p) for p in parameters),
+        "parameters": source.parameters(part),
         "bytes": sum(p.entry.nbytes for p in parameters),
         "dtypes": dict(Counter(p.entry.dtype for p in parameters)),
         "files": _files(parameters),
@@ -69,13 +69,6 @@ def _unless_broken(fact: Callable[[], T]) -> T | None:
         return fact()
     except SDError:
         return None
-
-
-def _size(parameter: Parameter) -> int:
-    size = 1
-    for length in parameter.shape:
-        size *= length
-    return size
 
 
 def _files(parameters: Iterable[Parameter]) -> list[str]:
