@@ -13,7 +13,15 @@ def pipeline(full_checkpoint):
     return load(full_checkpoint(), dtype="f32")
 
 
-@pytest.mark.parametrize("name", parity.REQUESTS)
+# One by default, for time; the others use the same parts but the sampler and schedule,
+# which have tests of their own.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "euler" else pytest.param(name, marks=pytest.mark.slow)
+        for name in parity.REQUESTS
+    ],
+)
 def test_picture_matches_both_peers(pipeline, name):
     latent, diffusers, cpp = parity.picture(pipeline, name)
     # float32 rounding, enlarged by guidance and by a network that does not denoise.
