@@ -150,16 +150,22 @@ def test_ctrl_c_stops_within_a_step_and_leaves_no_file(tmp_path):
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[1],
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell's background jobs, and so their children, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    seen = b""
-    while b"/5000" not in seen:  # the bar: denoising has begun
-        byte = process.stderr.read(1)
-        assert byte, seen
-        seen += byte
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    begin = time.monotonic()
-    _, rest = process.communicate(timeout=60)
+    with process:
+        try:
+            seen = b""
+            while b"/5000" not in seen:  # the bar: denoising has begun
+                byte = process.stderr.read(1)
+                assert byte, seen
+                seen += byte
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            begin = time.monotonic()
+            _, rest = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert time.monotonic() - begin < 10  # a step takes well under a second
     assert process.returncode == 1
     assert b"stopped" in rest and b"Traceback" not in rest
