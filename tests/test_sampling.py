@@ -12,7 +12,7 @@ from mlx_sd.errors import ConfigError
 from mlx_sd.sampling.guidance import cfg
 from mlx_sd.sampling.noise import RNGS, Philox, latent_noise, philox
 from mlx_sd.sampling.prediction import Eps, scaled_linear
-from mlx_sd.sampling.samplers import SAMPLERS, ancestral
+from mlx_sd.sampling.samplers import SAMPLERS, Noise, ancestral
 from mlx_sd.sampling.schedules import SCHEDULES, sigmas
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -123,9 +123,13 @@ def gaussian(spread: float):
     return lambda x, sigma: x * (spread**2 / (spread**2 + sigma**2))
 
 
-def final(name: str, x: mx.array, levels: list[float], spread=0.5) -> mx.array:
+def noise_like(x: mx.array) -> Noise:
     rng = Philox(1)
-    noise = lambda: mx.array(rng.normal(x.size).reshape(x.shape))  # noqa: E731
+    return lambda: mx.array(rng.normal(x.size).reshape(x.shape))
+
+
+def final(name: str, x: mx.array, levels: list[float], spread=0.5) -> mx.array:
+    noise = noise_like(x)
     *_, last = SAMPLERS[name].run(gaussian(spread), x, levels, noise)
     return last.x
 
@@ -162,9 +166,8 @@ def test_ancestral_split_adds_up_to_the_target(eta):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sampler_yields_every_step_and_ends_on_the_prediction(name):
     levels = sigmas("discrete", 6, TABLE)
-    rng = Philox(1)
-    noise = lambda: mx.array(rng.normal(4))  # noqa: E731
     x = mx.array(Philox(0).normal(4)) * levels[0]
+    noise = noise_like(x)
     steps = list(SAMPLERS[name].run(gaussian(1.0), x, levels, noise))
     assert [step.index for step in steps] == list(range(6))
     assert [step.sigma for step in steps] == levels[:-1]
