@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from diffusers.models import upsampling
 from PIL import Image
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from . import architecture, train_vae
 from .captions import describe
@@ -28,7 +28,7 @@ from .painter import render
 from .report import contact_sheet, summary
 from .scenes import stream
 from .score import score
-from .train_denoiser import Denoiser, sample, train
+from .train_denoiser import Denoiser, Trainer, sample
 
 SEED = 20
 
@@ -42,37 +42,29 @@ def main() -> None:
     started = time.monotonic()
     corpus.start(options.device)
     generator = torch.Generator(options.device).manual_seed(SEED)
-    corpus.wait(4 * options.batch)
-    vae, model, facts = (_resumed if options.resume else _begun)(
-        options, corpus, generator
-    )
+    vae, facts = _autoencoder(options, corpus, generator)
+    model = Denoiser(architecture.text_encoder(), architecture.unet())
+    trainer = Trainer(model, options.batch, options.device, options.compile)
+    print(f"ready to train after {time.monotonic() - started:.0f} s", flush=True)
     corpus.wait(corpus.total)
     latents, facts["vae_psnr_db"] = _encoded(vae, corpus)
     facts["scenes"] = corpus.total
     print(f"vae PSNR {facts['vae_psnr_db']:.2f} dB, {corpus.total} scenes", flush=True)
     held = _Held(options, vae, corpus)
-    earlier = dict(facts)
+    earlier = facts["seconds"]
 
-    def checkpoint(average: Denoiser, step: int) -> None:
-        facts["unet_steps"] = earlier["unet_steps"] + step
-        facts["seconds"] = earlier["seconds"] + round(time.monotonic() - started)
-        _save(out, average, vae, facts)
-        held.evaluate(average, 64, 7.0, True)
+    def checkpoint(step: int) -> None:
+        facts["unet_steps"] = step
+        facts["seconds"] = earlier + round(time.monotonic() - started)
+        _save(out, trainer.average.module, vae, facts)
+        held.evaluate(trainer.average.module, 64, 7.0, True)
 
-    average, steps = train(
-        model,
-        latents,
-        corpus.tokens,
-        options.unet_seconds,
-        options.batch,
-        generator,
-        options.compile,
-        checkpoint,
-        layout=options.layout,
+    steps = trainer.train(
+        latents, corpus.tokens, options.unet_seconds, generator, checkpoint
     )
-    checkpoint(average, steps)
+    checkpoint(steps)
     for guidance, ancestral in itertools.product((7.0, 5.0, 3.0), (True, False)):
-        held.evaluate(average, options.prompts, guidance, ancestral)
+        held.evaluate(trainer.average.module, options.prompts, guidance, ancestral)
 
 
 def _set_up_torch() -> None:
@@ -94,17 +86,14 @@ def _options() -> argparse.Namespace:
         help="bpe_simple_vocab_16e6.txt.gz of CLIP",
     )
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
-    parser.add_argument("--resume", type=Path, help="train the UNet of this folder on")
-    parser.add_argument(
-        "--layout", action="store_true", help="train on what decides where things go"
-    )
+    parser.add_argument("--vae", type=Path, help="use this folder's autoencoder")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--scenes", type=int, default=262_144)
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--vae-seconds", type=float, default=330)
     parser.add_argument("--unet-seconds", type=float, default=840)
     parser.add_argument("--vae-batch", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=True
@@ -131,12 +120,23 @@ def _encoded(vae, corpus: Corpus) -> tuple[torch.Tensor, float]:
     return latents, train_vae.psnr(vae, on_device)
 
 
-def _begun(
+def _autoencoder(
     options: argparse.Namespace, corpus: Corpus, generator: torch.Generator
-) -> tuple[AutoencoderKL, Denoiser, dict[str, float]]:
-    """A trained autoencoder and an untrained denoiser."""
+) -> tuple[AutoencoderKL, dict[str, float]]:
+    """A trained autoencoder and what it took."""
+    vae = architecture.vae()
+    if options.vae:
+        trained = AutoencoderKL.from_pretrained(options.vae / "vae")
+        vae.load_state_dict(trained.state_dict())  # `trained` remembers its path
+        earlier = json.loads((options.vae / "training.json").read_text())
+        kept = ("vae_steps", "vae_seconds")
+        facts = {name: earlier[name] for name in kept}
+        facts["seconds"] = facts["vae_seconds"]
+        return vae.to(options.device), facts
+    started = time.monotonic()
+    corpus.wait(4 * options.vae_batch)
     vae, steps = train_vae.train(
-        architecture.vae(),
+        vae,
         corpus,
         options.vae_seconds,
         options.vae_batch,
@@ -144,26 +144,8 @@ def _begun(
         options.compile,
     )
     train_vae.calibrate(vae, as_input(corpus.pictures[:8192]))
-    model = Denoiser(architecture.text_encoder(), architecture.unet())
-    return vae, model, {"vae_steps": steps, "unet_steps": 0, "seconds": 0}
-
-
-def _resumed(
-    options: argparse.Namespace, corpus: Corpus, generator: torch.Generator
-) -> tuple[AutoencoderKL, Denoiser, dict[str, float]]:
-    """The networks of a saved folder, as float32 on the device."""
-    saved = (
-        (architecture.vae(), AutoencoderKL, "vae"),
-        (architecture.text_encoder(), CLIPTextModel, "text_encoder"),
-        (architecture.unet(), UNet2DConditionModel, "unet"),
-    )
-    for network, kind, name in saved:  # not the saved object: it remembers its path
-        network.load_state_dict(
-            kind.from_pretrained(options.resume / name).state_dict()
-        )
-    vae, text, unet = (network.to(options.device) for network, _, _ in saved)
-    facts = json.loads((options.resume / "training.json").read_text())
-    return vae, Denoiser(text, unet), facts
+    seconds = round(time.monotonic() - started)
+    return vae, {"vae_steps": steps, "vae_seconds": seconds, "seconds": 0}
 
 
 class _Held:

@@ -15,8 +15,6 @@ from .architecture import END, LATENT, START, TOKENS
 from .train_vae import Average, fraction, learning_rate
 
 _DROPPED = 0.12  # share of captions replaced by none, for guidance
-_GAMMA = 5.0  # Hang et al. 2023 (arXiv 2303.09556): loss weight min(SNR, gamma) / SNR
-_NOISY = 250  # the first level whose noise is about as strong as the signal
 _BLIND = 990  # from this level on, half of the inputs are noise alone
 
 
@@ -45,24 +43,21 @@ class Denoiser(torch.nn.Module):
         return self.unet(x, level, states).sample
 
 
-def _levels(size: int, layout: bool, generator: torch.Generator) -> torch.Tensor:
-    """Levels to train on: any, or for `layout` mostly the noisy ones.
+def _weights(alpha: torch.Tensor) -> torch.Tensor:
+    """Loss weights of the noise's squared error, at signal shares `alpha`.
 
-    What goes where is decided while the noise still hides the picture. There the noise
-    is easy to predict, and the error of a misplaced thing is lost in the sum.
+    The noise's error times (1 - a) / a is the picture's. That is weighted by the
+    signal-to-noise ratio, kept within 1 (Salimans and Ho 2022, arXiv 2202.00512) and 5
+    (Hang et al. 2023, arXiv 2303.09556). What goes where is decided while noise still
+    hides the picture; with equal weights on the noise's error, a misplaced thing would
+    cost next to nothing there.
     """
-    device = generator.device
-    level = torch.randint(1000, (size,), generator=generator, device=device)
-    if not layout:
-        return level
-    high = torch.randint(_NOISY, 1000, (size,), generator=generator, device=device)
-    coin = torch.rand((size,), generator=generator, device=device)
-    last = torch.full_like(level, 999)
-    return torch.where(coin < 0.1, level, torch.where(coin < 0.3, last, high))
+    ratio = alpha / (1 - alpha)
+    return (ratio.clamp(1, 5) / ratio).clamp(max=50)
 
 
 def _example(
-    clean: torch.Tensor, alpha: torch.Tensor, layout: bool, generator: torch.Generator
+    clean: torch.Tensor, alpha: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Noisy latents, levels, the noise to predict and the loss weights.
 
@@ -71,7 +66,7 @@ def _example(
     the target is what leads from it to the clean latents.
     """
     size, device = len(clean), clean.device
-    level = _levels(size, layout, generator)
+    level = torch.randint(1000, (size,), generator=generator, device=device)
     noise = torch.randn(clean.shape, generator=generator, device=device)
     a = alpha[level][:, None, None, None]
     x = a.sqrt() * clean + (1 - a).sqrt() * noise
@@ -79,69 +74,112 @@ def _example(
     blind = (coin & (level >= _BLIND))[:, None, None, None]
     x = torch.where(blind, noise, x)
     target = (x - a.sqrt() * clean) / (1 - a).sqrt()
-    ratio = (1 - a) / a  # turns the noise's squared error into the picture's
-    weight = ratio.clamp(0.2, 100.0) if layout else (_GAMMA * ratio).clamp(max=1.0)
-    return x, level, target, weight
+    return x, level, target, _weights(a)
 
 
-def train(
-    model: Denoiser,
-    latents: torch.Tensor,
-    tokens: torch.Tensor,
-    seconds: float,
-    size: int,
-    generator: torch.Generator,
-    compiled: bool,
-    checkpoint: Callable[[Denoiser, int], None],
-    every: float = 100.0,
-    layout: bool = False,
-) -> tuple[Denoiser, int]:
-    """The averaged model and the number of steps.
+class Trainer:
+    """A denoiser, its optimiser and its average.
 
-    Args:
-        latents: (N, 4, 16, 16), mean 0 and standard deviation 1.
-        tokens: (N, C, 77), C captions for each.
-        seconds: wall-clock time, compilation included.
-        size: examples per step.
-        checkpoint: called with the averaged model and the step every so many seconds.
-        layout: train mostly on what decides where things go.
+    On a GPU a whole step is recorded once as a CUDA graph and then replayed: launching
+    its thousands of small kernels one by one takes longer than running them.
     """
-    device = latents.device
-    model = model.to(device, memory_format=torch.channels_last)
-    average, alpha = Average(model, 0.9995), alphas().to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    forward = torch.compile(model, dynamic=False) if compiled else model
-    nothing = empty_tokens(1, device)
-    start, step, saved = time.monotonic(), 0, time.monotonic()
-    while (done := fraction(start, seconds)) < 1:
-        optimizer.param_groups[0]["lr"] = learning_rate(1e-3, step, done, 800)
-        index = torch.randint(len(latents), (size,), generator=generator, device=device)
-        which = torch.randint(
-            tokens.shape[1], (size,), generator=generator, device=device
+
+    def __init__(self, model: Denoiser, size: int, device: str, compiled: bool):
+        """
+        Args:
+            size: examples per step.
+            compiled: fuse kernels by torch.compile, which takes minutes.
+        """
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.average = Average(self.model, 0.9995)
+        self.device, self.size = torch.device(device), size
+        self._rate = torch.zeros((), device=device)
+        on_gpu = self.device.type == "cuda"
+        self._optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self._rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            fused=True,
+            capturable=on_gpu,
         )
-        drop = torch.rand((size, 1), generator=generator, device=device) < _DROPPED
-        words = torch.where(drop, nothing, tokens[index, which].long())
-        clean = latents[index].float()
-        x, level, target, weight = _example(clean, alpha, layout, generator)
+        self._forward = torch.compile(model, dynamic=False) if compiled else model
+        x = torch.randn((size, 4, LATENT, LATENT), device=device)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            noise = forward(x, level, words)
-        loss = (weight * (noise.float() - target).square()).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update()
-        if step % 500 == 0:
-            value, now = loss.item(), time.monotonic() - start
-            print(f"unet step {step} loss {value:.4f} {now:.0f} s", flush=True)
-        step += 1
-        if time.monotonic() - saved > every:
-            checkpoint(average.module, step)
-            saved = time.monotonic()
-    return average.module, step
+        level = torch.zeros((size,), dtype=torch.long, device=device)
+        weight = torch.ones((size, 1, 1, 1), device=device)
+        words = empty_tokens(size, self.device).clone()
+        self._inputs = (x, level, x.clone(), weight, words)
+        self._replay = self._recorded() if on_gpu else self._step
+
+    def _step(self) -> None:
+        x, level, target, weight, words = self._inputs
+        self._optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+            noise = self._forward(x, level, words)
+        self._loss = (weight * (noise.float() - target).square()).mean()
+        self._loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step()
+
+    def _recorded(self) -> Callable[[], None]:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # settles the libraries' choices of kernels
+            for _ in range(3):
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        for state in self._optimizer.state.values():  # of steps of length 0
+            for value in state.values():
+                value.zero_()
+        return graph.replay
+
+    def train(
+        self,
+        latents: torch.Tensor,
+        tokens: torch.Tensor,
+        seconds: float,
+        generator: torch.Generator,
+        checkpoint: Callable[[int], None],
+        every: float = 120.0,
+    ) -> int:
+        """The number of steps done.
+
+        Args:
+            latents: (N, 4, 16, 16), mean 0 and standard deviation 1.
+            tokens: (N, C, 77), C captions for each.
+            seconds: wall-clock time.
+            checkpoint: called with the step every so many seconds.
+        """
+        size, device = self.size, self.device
+        alpha, nothing = alphas().to(device), empty_tokens(1, device)
+        start, step, saved = time.monotonic(), 0, time.monotonic()
+        while (done := fraction(start, seconds)) < 1:
+            self._rate.fill_(learning_rate(1e-3, step, done, 800))
+            index = torch.randint(
+                len(latents), (size,), generator=generator, device=device
+            )
+            which = torch.randint(
+                tokens.shape[1], (size,), generator=generator, device=device
+            )
+            drop = torch.rand((size, 1), generator=generator, device=device) < _DROPPED
+            words = torch.where(drop, nothing, tokens[index, which].long())
+            example = _example(latents[index].float(), alpha, generator)
+            for held, value in zip(self._inputs, (*example, words), strict=True):
+                held.copy_(value)
+            self._replay()
+            self.average.update()
+            if step % 500 == 0:
+                value, now = self._loss.item(), time.monotonic() - start
+                print(f"unet step {step} loss {value:.4f} {now:.0f} s", flush=True)
+            step += 1
+            if time.monotonic() - saved > every:
+                checkpoint(step)
+                saved = time.monotonic()
+        return step
 
 
 @torch.no_grad()
