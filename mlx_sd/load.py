@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,37 +10,19 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
-from .convert.configs import clip_config, unet_config, vae_config
-from .convert.detect import (
-    Contents,
-    Parameters,
-    as_part,
-    foreign_name,
-    identify,
-    with_prefixes,
-)
+from .build import BUILDERS, build, config, outline
+from .convert.detect import Contents, as_part, identify, with_prefixes
 from .convert.readers import Entry, read_file
-from .errors import CheckpointError, SDError
+from .errors import CheckpointError
 from .families import FAMILIES, Family
 from .folder import FOLDERS, choose_weights
 from .hub import fetch, is_repo_id
-from .models.clip import ClipText
-from .models.unet import UNet
-from .models.vae import AutoencoderKL
 from .tokenizers.clip import ClipTokenizer
 
 log = logging.getLogger(__name__)
 
 DEMO = Path(__file__).parent / "demo" / "picture-book"
-
-# How each part's configuration follows from its parameters, and the model from it.
-BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module]]] = {
-    "unet": (unet_config, UNet),
-    "vae": (vae_config, AutoencoderKL),
-    "clip_l": (clip_config, ClipText),
-}
 
 
 @dataclass
@@ -55,16 +36,7 @@ class Source:
 
     def config(self, part: str) -> Any:
         """The part's configuration. Raises: CheckpointError naming the file."""
-        parameters = self.contents.parts[part]
-        try:
-            return BUILDERS[part][0](parameters)
-        except SDError as error:
-            raise CheckpointError(f"{self._file(part)}: {error}") from error
-        except (IndexError, ValueError) as error:  # fewer axes than such a weight has
-            raise CheckpointError(
-                f"{self._file(part)}: a weight of the {part} has the wrong number of "
-                "axes"
-            ) from error
+        return config(part, self.contents.parts[part])
 
     @property
     def family(self) -> Family:
@@ -97,7 +69,7 @@ class Source:
             if part not in self.contents.parts:
                 hint = "; give one with --vae" if part == "vae" else ""
                 raise CheckpointError(f"{self.path}: holds no {part}{hint}")
-            self.outline(part)
+            outline(part, self.contents.parts[part])
         if (found := self.config("vae").latent_channels) != channels:
             raise CheckpointError(
                 f"{self._file('vae')}: a VAE with {found} latent channels does not fit "
@@ -111,47 +83,8 @@ class Source:
             )
 
     def build(self, part: str, dtype: mx.Dtype) -> nn.Module:
-        """Make a part's model and fill it, tensor by tensor, with `dtype` weights.
-
-        Raises: CheckpointError if a tensor is missing or has the wrong shape.
-        """
-        model = self.outline(part)
-        weights = []
-        for name, parameter in self.contents.parts[part].items():
-            # First in order, then in type: the fastest way on a CPU.
-            weight = mx.contiguous(parameter.read()).astype(dtype)
-            mx.eval(weight)  # now, so that the file's copy goes before the next comes
-            weights.append((name, weight))
-        model.load_weights(weights, strict=True)
-        model.eval()
-        return model
-
-    def outline(self, part: str) -> nn.Module:
-        """The part's model without its weights, once each is known to fit."""
-        parameters = self.contents.parts[part]
-        model = BUILDERS[part][1](self.config(part))
-        arrays: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-        expected = {name: array.shape for name, array in arrays.items()}
-        path = self._file(part)
-        if missing := [name for name in expected if name not in parameters]:
-            sibling = next(iter(parameters.values())).entry.name
-            first = [foreign_name(part, name, sibling) for name in missing[:3]]
-            raise CheckpointError(
-                f"{path}: {len(missing)} of the {part}'s {len(expected)} weights are "
-                f"missing, first {', '.join(first)}"
-            )
-        for name, parameter in parameters.items():
-            if name not in expected:
-                raise CheckpointError(
-                    f"{path}: {parameter.entry.name} has no place in this {part}"
-                )
-            if parameter.shape != expected[name]:
-                raise CheckpointError(
-                    f"{path}: {parameter.entry.name} has shape "
-                    f"{list(parameter.entry.shape)}, which does not fit {name} of "
-                    f"shape {list(expected[name])}"
-                )
-        return model
+        """The part's model, filled; see build.build."""
+        return build(part, self.contents.parts[part], dtype)
 
     @cached_property
     def tokenizer(self) -> ClipTokenizer:

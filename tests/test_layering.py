@@ -12,7 +12,7 @@ _ORDER = (
     ("nn",),
     ("models",),
     ("convert",),
-    ("families", "hub", "image"),
+    ("build", "families", "hub", "image"),
     ("load", "request"),
     ("pipeline",),
     ("__init__",),

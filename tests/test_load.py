@@ -17,8 +17,9 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
 from mlx_sd import CheckpointError
+from mlx_sd.build import BUILDERS
 from mlx_sd.cli import main
-from mlx_sd.load import BUILDERS, Source, open_model, open_source
+from mlx_sd.load import Source, open_model, open_source
 from mlx_sd.tokenizers import ClipTokenizer
 
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_sd.build import BUILDERS
 from mlx_sd.convert.configs import clip_config, unet_config, vae_config
 from mlx_sd.convert.detect import identify
 from mlx_sd.convert.readers import Entry
 from mlx_sd.convert.rules import PREFIXES, RULESETS
-from mlx_sd.load import BUILDERS
 
 NAMES = json.loads(
     gzip.decompress((Path(__file__).parent / "golden/names.json.gz").read_bytes())
