@@ -1,19 +1,10 @@
 """Every type that a tensor can have in a file, and how its bytes become values."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import mlx.core as mx
 import numpy as np
 
-
-@dataclass(frozen=True)
-class DType:
-    """Values are stored in blocks of `block` values and `size` bytes."""
-
-    block: int
-    size: int
-    decode: Callable[[np.ndarray], mx.array]  # whole blocks of bytes → flat values
+from .dtype import DType
+from .ggml import GGML
 
 
 def _plain(stored: str, wanted: mx.Dtype) -> DType:
@@ -77,4 +68,4 @@ PLAIN: dict[str, DType] = {  # as safetensors spells them
     "BOOL": DType(1, 1, _from_bool),
 }
 
-DTYPES: dict[str, DType] = PLAIN
+DTYPES: dict[str, DType] = PLAIN | GGML
