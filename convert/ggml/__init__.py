@@ -6,41 +6,39 @@ import mlx.core as mx
 import numpy as np
 
 from ..dtype import DType
-from .blocks import BLOCKS
+from .blocks import BLOCKS, pieces
 from .decode import DECODERS
 from .iquants import IQUANTS
 
-_STEP = 2**18  # values at a time, so that the work stays in a processor's cache
-_PIECE = 2**22  # values at a time put into the result, so that memory stays bounded
+_PIECE = 2**21  # values at a time put into the result, so that memory stays bounded
 
 
-def _decode(name: str, data: np.ndarray) -> mx.array:
+def _decode(dtype: str, data: np.ndarray) -> mx.array:
     """Whole blocks of bytes → flat float32 values.
 
-    Needs 48 MB at most besides the result: a large one is filled piece by piece.
+    Needs 32 MB at most besides the result: a large one is filled piece by piece.
     """
-    blocks = np.asarray(data).view(BLOCKS[name].fields)
-    step = _PIECE // BLOCKS[name].values
-    if len(blocks) <= step:
-        return mx.array(_values(name, blocks))
-    values = mx.zeros(len(blocks) * BLOCKS[name].values)
-    for start in range(0, len(blocks), step):
-        piece = mx.array(_values(name, blocks[start : start + step]))
-        begin = start * BLOCKS[name].values
-        values[begin : begin + piece.size] = piece
+    block, size = BLOCKS[dtype].values, BLOCKS[dtype].fields.itemsize
+    count = len(data) // size * block
+    if count <= _PIECE:
+        return mx.array(_values(dtype, data))
+    values = mx.zeros(count)
+    for start in range(0, count, _PIECE):
+        end = min(start + _PIECE, count)
+        some = _values(dtype, data[start // block * size : end // block * size])
+        values[start:end] = mx.array(some)
         mx.eval(values)  # now: MLX then writes in place
     return values
 
 
-def _values(name: str, blocks: np.ndarray) -> np.ndarray:
-    count = BLOCKS[name].values
-    values = np.empty((len(blocks), count), np.float32)
-    step = _STEP // count
+def _values(dtype: str, data: np.ndarray) -> np.ndarray:
+    block, size = BLOCKS[dtype].values, BLOCKS[dtype].fields.itemsize
+    values = np.empty(len(data) // size * block, np.float32)
     with np.errstate(all="ignore"):  # any bytes are valid, and scales may be NaN
-        for start in range(0, len(blocks), step):
-            some = _DECODERS[name](blocks[start : start + step])
-            values[start : start + step] = some.reshape(-1, count)
-    return values.reshape(-1)
+        for start, blocks in pieces(dtype, data):
+            some = _DECODERS[dtype](blocks).reshape(-1)
+            values[start : start + some.size] = some
+    return values
 
 
 _DECODERS = DECODERS | IQUANTS

@@ -7,6 +7,7 @@ of them, and `high` their high bits. Nothing is aligned.
 Source: ggml-common.h of ggml (MIT), whose names for some fields are longer.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,3 +75,14 @@ BLOCKS: dict[str, Block] = {
     "MXFP4": _block(32, ("exponent", "u1"), ("q", "u1", 16)),
     "NVFP4": _block(64, ("scales", "u1", 4), ("q", "u1", (4, 8))),
 }
+
+_STEP = 2**18  # values at a time: what is computed from them stays in cache
+
+
+def pieces(dtype: str, data: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """A tensor's blocks, some at a time, each with the place of its first value."""
+    block = BLOCKS[dtype]
+    blocks = np.asarray(data).view(block.fields)
+    step = _STEP // block.values
+    for start in range(0, len(blocks), step):
+        yield start * block.values, blocks[start : start + step]

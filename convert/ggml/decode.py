@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .unpack import bits, interleaved, single_bits, six_bit_scales, times
+from .unpack import (
+    bits,
+    five_bits,
+    five_bits_k,
+    interleaved,
+    k_scales,
+    single_bits,
+    times,
+)
 
 
 def _q1_0(blocks: np.ndarray) -> np.ndarray:
@@ -128,18 +136,6 @@ def _nvfp4(blocks: np.ndarray) -> np.ndarray:
     return times(_HALF_UE4M3[blocks["scales"]], _FP4[bits(blocks["q"], 4)])
 
 
-def five_bits(blocks: np.ndarray) -> np.ndarray:
-    """(n, 32) the integers of Q5_0 and Q5_1"""
-    low = bits(blocks["q"], 4).reshape(-1, 32)
-    return low | single_bits(blocks["high"]) << 4
-
-
-def five_bits_k(blocks: np.ndarray) -> np.ndarray:
-    """(n, 8, 32) the integers of Q5_K"""
-    low = bits(blocks["q"], 4).reshape(-1, 8, 32)
-    return low | bits(blocks["high"], 1) << 4
-
-
 def _signed(q: np.ndarray, zero: int) -> np.ndarray:
     """Small unsigned integers less the one that stands for 0."""
     return q.view(np.int8) - np.int8(zero)
@@ -152,9 +148,9 @@ def _with_offset(blocks: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _with_scaled_offsets(blocks: np.ndarray, q: np.ndarray) -> np.ndarray:
-    scales, offsets = six_bit_scales(blocks["scales"])
-    values = times(times(blocks["d"], scales), q)
-    values -= times(blocks["m"], offsets)[..., None]
+    scales, offsets = k_scales(blocks)
+    values = times(scales, q)
+    values -= offsets[..., None]
     return values
 
 

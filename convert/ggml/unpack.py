@@ -24,16 +24,28 @@ def single_bits(packed: np.ndarray) -> np.ndarray:
     return np.unpackbits(packed, axis=-1, bitorder="little")
 
 
-def six_bit_scales(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 3, 4) bytes → scales and offsets of Q4_K and Q5_K, (n, 8) each.
+def five_bits(blocks: np.ndarray) -> np.ndarray:
+    """(n, 32) the integers of Q5_0 and Q5_1"""
+    low = bits(blocks["q"], 4).reshape(-1, 32)
+    return low | single_bits(blocks["high"]) << 4
 
-    The first four of each are whole; the others' low bits share the last row, and their
-    high bits sit above the first four.
+
+def five_bits_k(blocks: np.ndarray) -> np.ndarray:
+    """(n, 8, 32) the integers of Q5_K"""
+    low = bits(blocks["q"], 4).reshape(-1, 8, 32)
+    return low | bits(blocks["high"], 1) << 4
+
+
+def k_scales(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 8) the scales and offsets of Q4_K and Q5_K: value = scale·q - offset.
+
+    Both are integers of six bits, times d and m. The first four of each are whole; the
+    others' low bits share the last row, and their high bits sit above the first four.
     """
-    scales, offsets, low = packed[:, 0], packed[:, 1], packed[:, 2]
+    scales, offsets, low = blocks["scales"].swapaxes(0, 1)
     return (
-        np.hstack([scales & 63, low & 15 | scales >> 6 << 4]),
-        np.hstack([offsets & 63, low >> 4 | offsets >> 6 << 4]),
+        times(blocks["d"], np.hstack([scales & 63, low & 15 | scales >> 6 << 4])),
+        times(blocks["m"], np.hstack([offsets & 63, low >> 4 | offsets >> 6 << 4])),
     )
 
 
