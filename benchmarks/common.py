@@ -33,6 +33,7 @@ UNET = UNetConfig(
     up=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
     vector_width=None,
     linear_projections=False,
+    only_cross=(False,) * 4,
 )
 VAE = VaeConfig(
     channels=3,

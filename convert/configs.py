@@ -1,47 +1,58 @@
 """Model configurations, from the shapes of their parameters."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..errors import CheckpointError
 from ..models.clip import ClipConfig
 from ..models.unet import UNetConfig
 from ..models.vae import CoderConfig, VaeConfig
-from .detect import Parameters
+from .kinds import base_of
+from .parameter import Parameters
 
 # Not in any shape, but the same in every model of a kind.
-SD1_HEADS = 8  # where the projections are convolutions; else heads are 64 wide
+SD1_HEADS = 8
 HEAD_WIDTH = 64  # in CLIP, and in the UNets of SD 2.x and SDXL
 
 
 def unet_config(parameters: Parameters) -> UNetConfig:
     """Raises: CheckpointError if an outer part of the UNet is missing."""
-    names = parameters.keys()
-    down = [
-        _depths(names, f"down.{i}") for i in range(_count(names, r"down\.(\d+)\..*"))
-    ]
+    depths = _depths(parameters)
+    down = [depths[f"down.{i}"] for i in range(_count(depths, r"down\.(\d+)"))]
     widths = tuple(
         _shape(parameters, f"down.{i}.blocks.0.res.conv1.weight")[0]
         for i in range(len(down))
     )
-    cross = next((n for n in names if n.endswith("cross_attn.k.weight")), None)
-    proj_in = next((n for n in names if n.endswith("attn.proj_in.weight")), None)
+    cross = next((n for n in parameters if n.endswith("cross_attn.k.weight")), None)
+    proj_in = next((n for n in parameters if n.endswith("attn.proj_in.weight")), None)
     if not widths or cross is None or proj_in is None:
         raise CheckpointError("the UNet lacks its levels or its attention to the text")
+    context_width = parameters[cross].shape[1]
     linear = len(parameters[proj_in].entry.shape) == 2
     vector = "vector.layers.0.weight"
+    vector_width = parameters[vector].shape[1] if vector in parameters else None
+    base = base_of(context_width, vector_width, linear)
+    only_cross = tuple(
+        _only_cross(parameters, i, width) for i, width in enumerate(widths)
+    )
     return UNetConfig(
         in_channels=_shape(parameters, "conv_in.weight")[3],
         out_channels=_shape(parameters, "conv_out.weight")[0],
         widths=widths,
-        heads=tuple(width // HEAD_WIDTH if linear else SD1_HEADS for width in widths),
-        context_width=parameters[cross].shape[1],
+        heads=tuple(
+            SD1_HEADS if base == "sd1" else 1 if cross_alone else width // HEAD_WIDTH
+            for width, cross_alone in zip(widths, only_cross, strict=True)
+        ),
+        context_width=context_width,
         time_width=_shape(parameters, "time.layers.0.weight")[0],
         down=tuple(down),
-        mid=_depths(names, "mid"),
-        up=tuple(_depths(names, f"up.{i}") for i in range(len(down))),
-        vector_width=parameters[vector].shape[1] if vector in parameters else None,
+        mid=depths["mid"],
+        up=tuple(depths[f"up.{i}"] for i in range(len(down))),
+        vector_width=vector_width,
         linear_projections=linear,
+        only_cross=only_cross,
     )
 
 
@@ -77,6 +88,11 @@ def clip_config(parameters: Parameters) -> ClipConfig:
     )
 
 
+def openclip_config(parameters: Parameters) -> ClipConfig:
+    """Raises: CheckpointError if the embeddings or the first layer are missing."""
+    return replace(clip_config(parameters), activation="gelu")
+
+
 def _coder(parameters: Parameters, coder: str) -> CoderConfig:
     levels = f"{coder}.levels"
     return CoderConfig(
@@ -88,14 +104,27 @@ def _coder(parameters: Parameters, coder: str) -> CoderConfig:
     )
 
 
-def _depths(names: Iterable[str], level: str) -> tuple[int, ...]:
-    """Transformer layers behind each residual block of a level."""
-    blocks = level if level == "mid" else f"{level}.blocks"
-    prefix = re.escape(blocks)
-    return tuple(
-        _count(names, rf"{prefix}\.{j}\.attn\.layers\.(\d+)\..*")
-        for j in range(_count(names, rf"{prefix}\.(\d+)\..*"))
-    )
+_BLOCK = re.compile(
+    r"(mid|(?:down|up)\.\d+)(?:\.blocks)?\.(\d+)\.(?:res|attn(?:\.layers\.(\d+))?)\..*"
+)
+
+
+def _depths(names: Iterable[str]) -> defaultdict[str, tuple[int, ...]]:
+    """Level, or "mid" → transformer layers behind each of its residual blocks."""
+    levels: defaultdict[str, tuple[int, ...]] = defaultdict(tuple)
+    for found in filter(None, map(_BLOCK.fullmatch, names)):
+        level, block = found[1], int(found[2])
+        depth = int(found[3]) + 1 if found[3] else 0
+        depths = levels[level] + (0,) * (block + 1 - len(levels[level]))
+        if depth > depths[block]:
+            depths = (*depths[:block], depth, *depths[block + 1 :])
+        levels[level] = depths
+    return levels
+
+
+def _only_cross(parameters: Parameters, level: int, width: int) -> bool:
+    name = f"down.{level}.blocks.0.attn.layers.0.self_attn.k.weight"
+    return name in parameters and parameters[name].shape[1] != width
 
 
 def _count(names: Iterable[str], pattern: str) -> int:

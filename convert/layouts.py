@@ -14,7 +14,7 @@ class Layout:
 
     shape: Callable[[Shape], Shape]
     ours: Callable[[mx.array], mx.array]
-    theirs: Callable[[mx.array], mx.array]
+    theirs: Callable[..., mx.array]  # of all the parameters that share the tensor
 
 
 SAME = Layout(shape=lambda s: s, ours=lambda x: x, theirs=lambda x: x)
@@ -31,4 +31,21 @@ POINT = Layout(
     shape=lambda s: s[:2] if s[2:] == (1, 1) else s,
     ours=lambda x: x.reshape(x.shape[:2]) if x.shape[2:] == (1, 1) else x,
     theirs=lambda x: x[..., None, None] if x.ndim == 2 else x,
+)
+
+# Linear layers; files with 1x1 convolutions in their place fit as well.
+LINEAR = Layout(shape=POINT.shape, ours=POINT.ours, theirs=lambda x: x)
+
+# Matrices that their owner applies as x·P, and a linear layer as x·Wᵀ.
+TRANSPOSED = Layout(
+    shape=lambda s: s[::-1],
+    ours=lambda x: x.transpose(),
+    theirs=lambda x: x.transpose(),
+)
+
+# Several parameters in one tensor, one below the other; each is given its own rows.
+ROWS = Layout(
+    shape=lambda s: s,
+    ours=lambda x: x,
+    theirs=lambda *shares: mx.concatenate(shares),
 )

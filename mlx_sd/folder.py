@@ -7,9 +7,14 @@ from .errors import CheckpointError
 # Part of a model → its folder.
 FOLDERS = {"unet": "unet", "vae": "vae", "clip_l": "text_encoder"}
 
-_STEMS = ("diffusion_pytorch_model", "model")
-_FULL = (".safetensors", ".safetensors.index.json")
-_HALF = (".fp16.safetensors", ".safetensors.index.fp16.json")
+# Format → what its file's names begin with, in diffusers and in transformers. The first
+# is preferred: a file of the second has to be unpickled.
+_STEMS = {
+    "safetensors": ("diffusion_pytorch_model", "model"),
+    "bin": ("diffusion_pytorch_model", "pytorch_model"),
+}
+_FULL = ("{stem}.{format}", "{stem}.{format}.index.json")
+_HALF = ("{stem}.fp16.{format}", "{stem}.{format}.index.fp16.json")
 
 
 def choose_weights(
@@ -19,9 +24,14 @@ def choose_weights(
 
     Raises: CheckpointError if there is none.
     """
-    endings = _HALF + _FULL if prefer_half else _FULL + _HALF
-    wanted = [stem + ending for ending in endings for stem in _STEMS]
+    patterns = _HALF + _FULL if prefer_half else _FULL + _HALF
+    wanted = [
+        pattern.format(stem=stem, format=format)
+        for format, stems in _STEMS.items()
+        for pattern in patterns
+        for stem in stems
+    ]
     for name in wanted:
         if name in names:
             return name
-    raise CheckpointError(f"{where}: no safetensors weights, such as {wanted[0]}")
+    raise CheckpointError(f"{where}: no weights, such as {wanted[0]}")

@@ -113,7 +113,7 @@ def _needed(repo: str, names: Collection[str]) -> list[str]:
     """Weight files (or indexes of them) to download, as paths in the repository."""
     if any(name.startswith("unet/") for name in names):
         wanted = []
-        for part in FOLDERS.values():
+        for part in dict.fromkeys(FOLDERS.values()):
             prefix = f"{part}/"
             inside = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
             if inside:

@@ -11,8 +11,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .build import BUILDERS, build, config, outline
-from .convert.detect import Contents, as_part, identify, with_prefixes
+from .build import build, config, outline
+from .convert.detect import Contents, Kind, as_part, combined, identify
+from .convert.kinds import kind
 from .convert.readers import Entry, read_file
 from .errors import CheckpointError
 from .families import FAMILIES, Family
@@ -23,6 +24,22 @@ from .tokenizers.clip import ClipTokenizer
 log = logging.getLogger(__name__)
 
 DEMO = Path(__file__).parent / "demo" / "picture-book"
+
+
+# The options that give a part of its own → that part; clip_l is the first encoder.
+OPTIONS = {
+    "diffusion_model": "unet",
+    "clip_l": "clip_l",
+    "clip_g": "clip_g",
+    "vae": "vae",
+}
+_OPTION_OF = {
+    "unet": "--diffusion-model",
+    "vae": "--vae",
+    "clip_l": "--clip_l",
+    "clip_h": "--clip_l",
+    "clip_g": "--clip_g",
+}
 
 
 @dataclass
@@ -39,47 +56,51 @@ class Source:
         return config(part, self.contents.parts[part])
 
     @property
+    def kind(self) -> Kind:
+        """Raises: CheckpointError if there is no UNet to tell by, or a broken one."""
+        if "unet" not in self.contents.parts:
+            raise CheckpointError(
+                f"{self.path}: holds no UNet, so no model to run; give one with "
+                f"{_OPTION_OF['unet']}"
+            )
+        return kind(self.config("unet"))
+
+    @property
     def family(self) -> Family:
         """Raises: CheckpointError for a model that we cannot run."""
-        if "unet" not in self.contents.parts:
-            raise CheckpointError(f"{self.path}: holds no UNet, so no model to run")
-        config = self.config("unet")
-        if config.linear_projections or config.vector_width is not None:
+        kind = self.kind
+        if kind.base not in FAMILIES or kind.variant or kind.task:
+            known = ", ".join(family.name for family in FAMILIES.values())
             raise CheckpointError(
-                f"{self.path}: not an SD 1.x model (its text states are "
-                f"{config.context_width} wide); only SD 1.x runs so far"
+                f"{self.path}: {kind.name} models do not run yet; {known} ones do"
             )
-        if config.in_channels != FAMILIES["sd1"].latent.channels:
+        prediction = self._setting("scheduler/scheduler_config.json", "prediction_type")
+        if prediction not in (None, "epsilon"):
             raise CheckpointError(
-                f"{self.path}: its UNet takes {config.in_channels} channels, as "
-                "inpainting and editing models do; only text to image runs so far"
+                f"{self.path}: predicts {prediction!r}, says its scheduler_config.json;"
+                " only models that predict 'epsilon', noise, run so far"
             )
-        kind = self._setting("scheduler/scheduler_config.json", "prediction_type")
-        if kind not in (None, "epsilon"):
-            raise CheckpointError(
-                f"{self.path}: predicts {kind!r}, says its scheduler_config.json; only "
-                "models that predict 'epsilon', noise, run so far"
-            )
-        return FAMILIES["sd1"]
+        return FAMILIES[kind.base]
 
     def check(self) -> None:
         """Raises: CheckpointError if this is not a whole model that we can run."""
-        channels = self.family.latent.channels
-        for part in BUILDERS:
+        channels, kind = self.family.latent.channels, self.kind
+        for part in kind.parts:
             if part not in self.contents.parts:
-                hint = "; give one with --vae" if part == "vae" else ""
-                raise CheckpointError(f"{self.path}: holds no {part}{hint}")
+                raise CheckpointError(
+                    f"{self.path}: holds no {part}; give one with {_OPTION_OF[part]}"
+                )
             outline(part, self.contents.parts[part])
         if (found := self.config("vae").latent_channels) != channels:
             raise CheckpointError(
                 f"{self._file('vae')}: a VAE with {found} latent channels does not fit "
                 f"the UNet, which has {channels}; give another with --vae"
             )
-        width, wanted = self.config("clip_l").width, self.config("unet").context_width
-        if width != wanted:
+        width = sum(self.config(part).width for part in kind.texts)
+        if width != (wanted := self.config("unet").context_width):
             raise CheckpointError(
-                f"{self._file('clip_l')}: a text encoder {width} wide does not fit the "
-                f"UNet, which wants {wanted}"
+                f"{self._file(kind.texts[0])}: a text encoder {width} wide does not "
+                f"fit the UNet, which wants {wanted}"
             )
 
     def build(self, part: str, dtype: mx.Dtype) -> nn.Module:
@@ -130,41 +151,47 @@ class Source:
         return next(iter(parameters)).entry.path
 
 
-def open_source(path_or_id: str | Path, vae: str | Path | None = None) -> Source:
+def open_source(
+    path_or_id: str | Path | None = None, **parts: str | Path | None
+) -> Source:
     """Find a model's files and place their tensors, without reading any.
 
     Args:
         path_or_id: a weight file, a diffusers folder, or a Hugging Face id, whose
-            needed files are downloaded or taken from the cache.
-        vae: a file or diffusers VAE folder that replaces the model's VAE.
+            needed files are downloaded or taken from the cache; None if the parts are
+            the whole model.
+        parts: for names in OPTIONS, a file or a part's diffusers folder; each takes
+            the place of the model's own part.
 
     Raises: CheckpointError if something is missing, broken or not understood.
     """
-    path = Path(path_or_id)
+    given = {option: Path(path) for option, path in parts.items() if path is not None}
+    path = Path(next(iter(given.values())) if path_or_id is None else path_or_id)
+    name = _name(path)
     try:
-        if not path.exists() and is_repo_id(str(path_or_id)):
-            path = fetch(str(path_or_id))
-        entries, folder = _open(path)
-        if vae is not None:
-            replacement = as_part(_part_file(Path(vae)), "vae")
-            kept = identify(entries).parts.get("vae", {})
-            replaced = {parameter.entry.name for parameter in kept.values()}
-            entries = {n: e for n, e in entries.items() if n not in replaced}
-            entries |= replacement
+        if path_or_id is None:
+            contents, folder = Contents.empty(), None
+        else:
+            if not path.exists() and is_repo_id(str(path_or_id)):
+                path = fetch(str(path_or_id))
+            contents, folder = _open(path)
+        for option, file in given.items():
+            part = as_part(_part_file(file), OPTIONS[option])
+            contents = combined(contents, part)
     except OSError as error:
         where = error.filename or path
         raise CheckpointError(
             f"{where}: cannot be read ({error.strerror}); check the path and who may "
             "read it"
         ) from error
-    asked = Path(path_or_id).resolve()
-    name = asked.stem if asked.is_file() else asked.name
-    return Source(path, name, identify(entries), folder)
+    return Source(path, name, contents, folder)
 
 
-def open_model(path_or_id: str | Path, vae: str | Path | None = None) -> Source:
+def open_model(
+    path_or_id: str | Path | None = None, **parts: str | Path | None
+) -> Source:
     """As open_source, and sure to run: every part is there and every weight fits."""
-    source = open_source(path_or_id, vae)
+    source = open_source(path_or_id, **parts)
     try:
         source.check()
     except CheckpointError as error:
@@ -176,25 +203,32 @@ def open_model(path_or_id: str | Path, vae: str | Path | None = None) -> Source:
             "%s: %d tensors are not used, first %r; list them with: mlx-sd inspect %s",
             source.path,
             len(unknown),
-            unknown[0],
+            next(iter(unknown)),
             source.path,
         )
     return source
 
 
-def _open(path: Path) -> tuple[dict[str, Entry], Path | None]:
+def _name(path: Path) -> str:
+    asked = path.resolve()
+    return asked.stem if asked.is_file() else asked.name
+
+
+def _open(path: Path) -> tuple[Contents, Path | None]:
     if not path.is_dir():
-        return with_prefixes(read_file(path)), None
+        return identify(read_file(path)), None
     if not (path / "unet").is_dir():
         raise CheckpointError(
             f"{path}: not a diffusers folder, which would have a unet folder in it; "
             "give that folder or a weight file"
         )
-    entries: dict[str, Entry] = {}
-    for part, name in FOLDERS.items():
-        if (path / name).is_dir():
-            entries |= as_part(_part_file(path / name), part)
-    return entries, path
+    contents = Contents.empty()
+    for part in OPTIONS.values():
+        folder = path / FOLDERS[part]
+        if folder.is_dir():
+            found = as_part(_part_file(folder), part)
+            contents = combined(contents, found.under(folder.name))
+    return contents, path
 
 
 def _part_file(path: Path) -> dict[str, Entry]:

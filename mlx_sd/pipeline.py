@@ -208,20 +208,32 @@ class Pipeline:
 def load(
     path_or_id: str | Path | None = None,
     *,
+    diffusion_model: str | Path | None = None,
+    clip_l: str | Path | None = None,
+    clip_g: str | Path | None = None,
     vae: str | Path | None = None,
     dtype: str | None = None,
 ) -> Pipeline:
     """Open a model; its weights are checked now and read when first needed.
 
     Args:
-        path_or_id: an SD 1.x `.safetensors` file, a diffusers folder, or a Hugging Face
-            id; None: the small model that comes with the package.
-        vae: a file or folder whose VAE replaces the model's.
+        path_or_id: an SD 1.x weight file, a diffusers folder, or a Hugging Face id;
+            None: the parts given, or else the small model that comes with the package.
+        diffusion_model, clip_l, clip_g, vae: a file or folder whose UNet, first text
+            encoder (SD 2.x's too), second one or VAE takes the place of the model's.
         dtype: "f32", "f16" or "bf16"; None: float32 on a CPU, float16 on a GPU.
 
     Raises: CheckpointError if the model is missing, broken or not understood.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    source = open_model(DEMO if path_or_id is None else path_or_id, vae)
+    parts = {
+        "diffusion_model": diffusion_model,
+        "clip_l": clip_l,
+        "clip_g": clip_g,
+        "vae": vae,
+    }
+    if path_or_id is None and not any(parts.values()):
+        path_or_id = DEMO
+    source = open_model(path_or_id, **parts)
     return Pipeline(source, DTYPES[dtype] if dtype else backend.compute_dtype())

@@ -73,7 +73,7 @@ BROKEN = {
         "encoder.down.3.downsample.conv.bias has no place in this vae",
     ),
     "one weight twice": (
-        instead(VAE + "decoder.mid_block.attentions.0.to_q.bias", (128,)),
+        instead("vae.decoder.mid.attn_1.q.bias", (128,)),
         "decoder.mid.attn_1.q.bias' are both the vae's decoder.mid.attn.q.bias",
     ),
     "no UNet": (without(UNET), "holds no UNet"),
@@ -82,16 +82,16 @@ BROKEN = {
     "LoRA": (lora, "holds no UNet"),
     "inpainting": (
         instead(UNET + "input_blocks.0.0.weight", (64, 9, 3, 3)),
-        "takes 9 channels, as inpainting",
+        "SD 1.x Inpaint models do not run yet; SD 1.x ones do",
     ),
-    "SD 2": (linear, "not an SD 1.x model"),
+    "SD 2": (linear, "SD 2.x models do not run yet"),
     "SDXL": (
         lambda s: {
             **s,
             UNET + "label_emb.0.0.weight": (256, 2816),
             UNET + "label_emb.0.0.bias": (256,),
         },
-        "not an SD 1.x model",
+        "SDXL models do not run yet",
     ),
     "another VAE": (
         lambda s: {

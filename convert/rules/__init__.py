@@ -1,41 +1,57 @@
-"""Which foreign tensor is which parameter of ours: prefixes, name tables, buffers."""
-
-import re
+"""Which foreign tensor is which parameter of ours: prefixes, name tables, the rest."""
 
 from . import clip, unet, vae
-from .rule import Rule, Rules
+from .extras import IGNORED, MARKERS, UNUSED
+from .outgoing import Outgoing, outgoing
+from .rule import Match, Rule, Rules
 
-__all__ = ["IGNORED", "PREFIXES", "RULESETS", "Rule", "Rules"]
+__all__ = [
+    "IGNORED",
+    "MARKERS",
+    "PREFIXES",
+    "RULESETS",
+    "UNUSED",
+    "Match",
+    "Outgoing",
+    "Rule",
+    "Rules",
+    "outgoing",
+]
 
-# Part of a model → the prefixes that its tensors have in files of several parts:
-# LDM's, then those we give to the parts of a diffusers folder.
-PREFIXES: dict[str, tuple[str, ...]] = {
-    "unet": ("model.diffusion_model.", "unet."),
-    "vae": ("first_stage_model.", "vae."),
-    "clip_l": ("cond_stage_model.transformer.", "text_encoder."),
+# Prefix of a tensor's name in a file of several parts → the part; the longest counts.
+# The first text encoder is clip_l here, whichever it is: what stands behind the prefix
+# of an SD 2.x or a refiner file can be told by its width alone.
+PREFIXES: dict[str, str] = {
+    "model.diffusion_model.": "unet",
+    "diffusion_model.": "unet",
+    "unet.": "unet",
+    "first_stage_model.": "vae",
+    "vae.": "vae",
+    "cond_stage_model.": "clip_l",
+    "conditioner.embedders.0.": "clip_l",
+    "text_encoder.": "clip_l",
+    "text_encoders.clip_l.": "clip_l",
+    "text_encoders.clip_h.": "clip_l",
+    "clip_l.": "clip_l",
+    "te.": "clip_l",
+    "te1.": "clip_l",
+    "cond_stage_model.1.": "clip_g",
+    "conditioner.embedders.1.": "clip_g",
+    "text_encoder_2.": "clip_g",
+    "text_encoder.2.": "clip_g",
+    "text_encoders.clip_g.": "clip_g",
+    "clip_g.": "clip_g",
+    "te.1.": "clip_g",
+    "te2.": "clip_g",
 }
 
-# Part → the name tables to try; each tensor fits one rule of one of them.
+_CLIP = (clip.LDM, clip.HUGGINGFACE, clip.OPENCLIP, *clip.OTHERS)
+
+# Part → the name tables to try. A file follows one of them in each part.
 RULESETS: dict[str, tuple[Rules, ...]] = {
     "unet": (unet.LDM, unet.DIFFUSERS),
     "vae": (vae.LDM, vae.DIFFUSERS),
-    "clip_l": (clip.HUGGINGFACE,),
+    "clip_l": _CLIP,  # CLIP-L
+    "clip_h": _CLIP,  # OpenCLIP-H
+    "clip_g": _CLIP,  # OpenCLIP-bigG
 }
-
-# Tensors that training or other programs leave in a file and that a picture does not
-# need, with the reason.
-IGNORED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), reason)
-    for pattern, reason in (
-        (r"model_ema\..*", "moving average kept for training"),
-        (r"(betas|alphas_cumprod|alphas_cumprod_prev)", "noise schedule"),
-        (r"(sqrt|log|posterior)_\w+", "noise schedule"),
-        (r".*\bposition_ids", "position numbers"),
-        (
-            r"cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?)",
-            "unused",
-        ),
-        (r"((first_stage_model|vae)\.)?loss\..*", "discriminator kept for training"),
-        (r"(first_stage_model|vae)\.model_ema\..*", "moving average kept for training"),
-    )
-)

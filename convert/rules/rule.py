@@ -1,21 +1,37 @@
 """A rule pairs a foreign tensor name with ours; a table of them is a name map."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from ..layouts import SAME, Layout
 
-# {i}, {j}, {k} stand for a number and {p} for a layer's parameter, in both names.
-_PLACEHOLDERS = {"p": "weight|bias", "i": r"\d+", "j": r"\d+", "k": r"\d+"}
+Groups = dict[str, str]  # placeholder → what it stands for in a name
 
 
 @dataclass(frozen=True)
 class Rule:
+    """A name is made of components, and a placeholder stands for a whole one.
+
+    {i}, {j}, {k} are numbers and {p} is a layer's weight or bias. {qkv}, in our name
+    alone, makes three parameters of one tensor: equal shares of its rows, in order.
+    """
+
     theirs: str
     ours: str
     layout: Layout = field(default=SAME, repr=False)
+
+    def parameters(self, groups: Groups) -> tuple[str, ...]:
+        if "{qkv}" in self.ours:
+            return tuple(self.ours.format_map({**groups, "qkv": x}) for x in "qkv")
+        return (self.ours.format_map(groups),)
+
+
+class Match(NamedTuple):
+    theirs: str
+    ours: tuple[str, ...]  # one parameter, or three that share the tensor
+    layout: Layout
 
 
 class Rules:
@@ -24,44 +40,24 @@ class Rules:
     def __init__(self, *tables: Iterable[Rule]):
         self.rules = tuple(dict.fromkeys(rule for table in tables for rule in table))
 
+    def matches(self, theirs: str) -> Iterator[Match]:
+        """One for each rule that fits a foreign name; at most one should."""
+        return _matches(self._by_theirs, theirs)
+
+    def match(self, theirs: str) -> Match | None:
+        return next(self.matches(theirs), None)
+
+    def sources(self, ours: str) -> Iterator[Match]:
+        """The foreign names that a parameter of ours can have, the usual one first."""
+        return _matches(self._by_ours, ours)
+
     @cached_property
-    def _buckets(self) -> dict[tuple[str, int], list[tuple[re.Pattern[str], Rule]]]:
-        # By first component and number of components, to try few patterns per name.
-        buckets: dict[tuple[str, int], list[tuple[re.Pattern[str], Rule]]] = {}
-        for rule in self.rules:
-            entry = _pattern(rule.theirs), rule
-            buckets.setdefault(_bucket(rule.theirs), []).append(entry)
-        return buckets
+    def _by_theirs(self) -> "_Tree":
+        return _tree((rule.theirs, rule) for rule in self.rules)
 
-    def matches(self, name: str) -> Iterator[tuple[str, Layout]]:
-        """Our name and the layout, for each rule that fits; at most one should."""
-        for pattern, rule in self._buckets.get(_bucket(name), ()):
-            if found := pattern.fullmatch(name):
-                yield rule.ours.format_map(found.groupdict()), rule.layout
-
-    def match(self, name: str) -> tuple[str, Layout] | None:
-        return next(self.matches(name), None)
-
-    def theirs(self, ours: str) -> str | None:
-        """The foreign name of one of our parameters; the first, if it has several."""
-        for rule in self.rules:
-            if found := _pattern(rule.ours).fullmatch(ours):
-                return rule.theirs.format_map(found.groupdict())
-        return None
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(
-        re.sub(
-            r"\\{(\w)\\}",
-            lambda match: f"(?P<{match[1]}>{_PLACEHOLDERS[match[1]]})",
-            re.escape(name),
-        )
-    )
-
-
-def _bucket(name: str) -> tuple[str, int]:
-    return name.split(".", 1)[0], name.count(".")
+    @cached_property
+    def _by_ours(self) -> "_Tree":
+        return _tree((rule.ours, rule) for rule in self.rules)
 
 
 def under(
@@ -70,3 +66,54 @@ def under(
     """Rules for the parts of one module, whose two names come first."""
     for their_leaf, our_leaf, layout in leaves:
         yield Rule(f"{theirs}.{their_leaf}.{{p}}", f"{ours}.{our_leaf}.{{p}}", layout)
+
+
+class _Tree:
+    """Rules by the components of a name: one look-up each, however many rules."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, _Tree] = {}
+        self.placeholders: dict[str, _Tree] = {}
+        self.rules: list[Rule] = []
+
+
+def _tree(rules: Iterable[tuple[str, Rule]]) -> _Tree:
+    root = _Tree()
+    for name, rule in rules:
+        node = root
+        for part in name.split("."):
+            if part.startswith("{"):
+                node = node.placeholders.setdefault(part.strip("{}"), _Tree())
+            else:
+                node = node.words.setdefault(part, _Tree())
+        node.rules.append(rule)
+    return root
+
+
+def _matches(tree: _Tree, name: str) -> Iterator[Match]:
+    ways: list[tuple[_Tree, Groups]] = [(tree, {})]
+    for part in name.split("."):
+        ways = [way for node, groups in ways for way in _steps(node, groups, part)]
+        if not ways:
+            return
+    for node, groups in ways:
+        for rule in node.rules:
+            yield Match(
+                rule.theirs.format_map(groups), rule.parameters(groups), rule.layout
+            )
+
+
+def _steps(node: _Tree, groups: Groups, part: str) -> Iterator[tuple[_Tree, Groups]]:
+    if part in node.words:
+        yield node.words[part], groups
+    for placeholder, child in node.placeholders.items():
+        if _stands_for(placeholder, part):
+            yield child, {**groups, placeholder: part}
+
+
+def _stands_for(placeholder: str, part: str) -> bool:
+    if placeholder == "p":
+        return part in ("weight", "bias")
+    if placeholder == "qkv":
+        return part in ("q", "k", "v")
+    return part.isdecimal() and part.isascii() and len(part) < 3  # none has a hundred

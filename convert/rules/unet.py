@@ -73,7 +73,7 @@ def _ldm() -> Iterator[Rule]:
                     f"{down}.0.op.{{p}}", f"down.{level}.downsample.conv.{{p}}", CONV
                 )
                 # Behind the transformer if there is one, else in its place.
-                for place in (1, 2):
+                for place in (2, 1):
                     yield Rule(
                         f"{up}.{place}.conv.{{p}}",
                         f"up.{level}.upsample.conv.{{p}}",

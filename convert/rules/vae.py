@@ -6,7 +6,7 @@ order.
 
 from collections.abc import Iterator
 
-from ..layouts import CONV, POINT, SAME
+from ..layouts import CONV, LINEAR, POINT, SAME
 from .rule import Rule, Rules, under
 
 _LEVELS = 4  # an eighth of the picture's size: three halvings
@@ -50,7 +50,7 @@ def _ldm() -> Iterator[Rule]:
 def _diffusers() -> Iterator[Rule]:
     res = (*_RES, ("conv_shortcut", "skip", POINT))
     mid = (("group_norm", "norm", SAME),) + tuple(
-        (theirs, f"attn.{ours}", POINT)
+        (theirs, f"attn.{ours}", LINEAR)
         for theirs, ours in (
             ("to_q", "q"),
             ("to_k", "k"),

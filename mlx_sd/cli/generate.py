@@ -16,13 +16,14 @@ from ..request import Request
 from ..sampling.noise import RNGS
 from ..sampling.samplers import SAMPLERS
 from ..sampling.schedules import SCHEDULES
-from .options import model_options
+from .options import model_options, part_options
 
 DEFAULT = Request(prompt="")
 
 
 @click.command()
 @model_options
+@part_options
 @click.option("-p", "--prompt", required=True, help="What to paint.")
 @click.option("-n", "--negative-prompt", default="", help="What to keep away from.")
 @click.option(
@@ -81,6 +82,9 @@ DEFAULT = Request(prompt="")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but paths and errors.")
 def generate(
     model: str | None,
+    diffusion_model: str | None,
+    clip_l: str | None,
+    clip_g: str | None,
     vae: str | None,
     dtype: str | None,
     output: Path,
@@ -110,7 +114,14 @@ def generate(
         ]
     for path in paths:
         check_writable(path)
-    pipeline = load(model, vae=vae, dtype=dtype)
+    pipeline = load(
+        model,
+        diffusion_model=diffusion_model,
+        clip_l=clip_l,
+        clip_g=clip_g,
+        vae=vae,
+        dtype=dtype,
+    )
     request = pipeline.resolve(request)
     if fields["seed"] < 0 and not quiet:
         click.echo(f"seed {request.seed}", err=True)

@@ -4,26 +4,33 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ..convert.detect import Parameter
+from ..convert.rules import MARKERS
 from ..errors import SDError
 from ..load import Source, open_source
+from .options import part_options
 
 T = TypeVar("T")
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
+@part_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(model: str, as_json: bool) -> None:
+def inspect(model: str | None, as_json: bool, **parts: str | None) -> None:
     """Say what MODEL holds, without reading its tensors.
 
-    MODEL is a weight file, a diffusers folder, or a Hugging Face id.
+    MODEL is a weight file, a diffusers folder, or a Hugging Face id. With parts in
+    files of their own, it is what `generate` would make of them.
     """
-    facts = describe(open_source(model))
+    if model is None and not any(parts.values()):
+        raise click.UsageError("nothing to inspect; give MODEL, or parts of one")
+    facts = describe(open_source(model, **parts))
     click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
 
 
@@ -32,27 +39,36 @@ def describe(source: Source) -> dict[str, Any]:
     contents = source.contents
     return {
         "path": str(source.path),
-        "family": _unless_broken(lambda: source.family.name),
+        "family": _unless_broken(lambda: source.kind.name),
+        "kind": _unless_broken(lambda: asdict(source.kind)),
         "problem": _problem(source),
-        "tensors": sum(map(len, contents.parts.values()))
+        "tensors": sum(len(_tensors(p.values())) for p in contents.parts.values())
         + len(contents.ignored)
-        + len(contents.unknown),
+        + len(contents.unknown)
+        + len(contents.markers),
+        "markers": {name: MARKERS[name] for name in contents.markers},
         "parts": {part: _describe_part(source, part) for part in contents.parts},
         "ignored": contents.ignored,
-        "unknown": contents.unknown,
+        "unknown": list(contents.unknown),
     }
 
 
 def _describe_part(source: Source, part: str) -> dict[str, Any]:
     parameters = source.contents.parts[part].values()
+    tensors = _tensors(parameters)
     return {
-        "tensors": len(parameters),
+        "tensors": len(tensors),
         "parameters": source.parameters(part),
         "bytes": sum(p.entry.nbytes for p in parameters),
-        "dtypes": dict(Counter(p.entry.dtype for p in parameters)),
+        "dtypes": dict(Counter(tensors.values())),
         "files": _files(parameters),
         "config": _unless_broken(lambda: asdict(source.config(part))),
     }
+
+
+def _tensors(parameters: Iterable[Parameter]) -> dict[tuple[Path, str], str]:
+    """The types of the tensors behind the parameters, of which some share one."""
+    return {(p.entry.path, p.entry.name): p.entry.dtype for p in parameters}
 
 
 def _problem(source: Source) -> str | None:
@@ -79,6 +95,7 @@ def as_text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['path']}: {facts['family'] or 'not a model that runs'}"]
     if facts["problem"]:
         lines.append(f"  problem: {facts['problem']}")
+    lines += [f"  {name}: {about}" for name, about in facts["markers"].items()]
     for part, about in facts["parts"].items():
         dtypes = ", ".join(f"{n} {dtype}" for dtype, n in about["dtypes"].items())
         lines.append(

@@ -37,6 +37,7 @@ class UNetConfig:
     up: tuple[tuple[int, ...], ...]
     vector_width: int | None  # pooled text and picture sizes: 2816 SDXL; None: none
     linear_projections: bool  # the file keeps proj_in/out as linear, not as 1x1 conv
+    only_cross: tuple[bool, ...]  # levels that attend to the text twice: SDXS-0.9's 1st
 
     def __post_init__(self) -> None:
         for width, heads in zip(self.widths, self.heads, strict=True):
@@ -58,19 +59,24 @@ class FeedForward(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Attention among positions, attention to the text, feed-forward."""
+    """Attention among positions, attention to the text, feed-forward.
 
-    def __init__(self, width: int, heads: int, context_width: int):
+    With `only_cross` the first of these attends to the text as well.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int, only_cross: bool):
         super().__init__()
+        self._only_cross = only_cross
+        source_width = context_width if only_cross else width
         self.norm1 = nn.LayerNorm(width)
-        self.self_attn = Attention(width, width, heads, bias=False)
+        self.self_attn = Attention(width, source_width, heads, bias=False)
         self.norm2 = nn.LayerNorm(width)
         self.cross_attn = Attention(width, context_width, heads, bias=False)
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width, 4 * width)
 
     def __call__(self, x: mx.array, context: mx.array) -> mx.array:
-        x = x + self.self_attn(self.norm1(x))
+        x = x + self.self_attn(self.norm1(x), context if self._only_cross else None)
         x = x + self.cross_attn(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
@@ -78,12 +84,15 @@ class TransformerLayer(nn.Module):
 class SpatialTransformer(nn.Module):
     """Transformer layers over the positions of a feature map, residual."""
 
-    def __init__(self, width: int, heads: int, context_width: int, depth: int):
+    def __init__(self, level: int, depth: int, config: UNetConfig):
         super().__init__()
+        width, heads = config.widths[level], config.heads[level]
+        only_cross = config.only_cross[level]
         self.norm = GroupNorm(width, eps=1e-6)
         self.proj_in = nn.Linear(width, width)
         self.layers = [
-            TransformerLayer(width, heads, context_width) for _ in range(depth)
+            TransformerLayer(width, heads, config.context_width, only_cross)
+            for _ in range(depth)
         ]
         self.proj_out = nn.Linear(width, width)
 
@@ -105,8 +114,7 @@ class Block(nn.Module):
         width = config.widths[level]
         self.res = ResBlock(channels_in, width, 1e-5, config.time_width)
         if depth:
-            heads, context_width = config.heads[level], config.context_width
-            self.attn = SpatialTransformer(width, heads, context_width, depth)
+            self.attn = SpatialTransformer(level, depth, config)
 
     def __call__(self, x: mx.array, emb: mx.array, context: mx.array) -> mx.array:
         x = self.res(x, emb)
