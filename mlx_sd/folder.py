@@ -5,7 +5,13 @@ from collections.abc import Collection
 from .errors import CheckpointError
 
 # Part of a model → its folder.
-FOLDERS = {"unet": "unet", "vae": "vae", "clip_l": "text_encoder"}
+FOLDERS = {
+    "unet": "unet",
+    "vae": "vae",
+    "clip_l": "text_encoder",
+    "clip_h": "text_encoder",
+    "clip_g": "text_encoder_2",
+}
 
 # Format → what its file's names begin with, in diffusers and in transformers. The first
 # is preferred: a file of the second has to be unpickled.

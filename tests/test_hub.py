@@ -148,7 +148,7 @@ def test_a_lone_file_is_a_model(local, tmp_path):
         (["a.safetensors", "b.safetensors"], "2 single files: a.safetensors, b.safe"),
         (["model.ckpt", "README.md"], "found none; download a file"),
         ([], "found none"),
-        (["unet/model.bin"], "unet: no safetensors weights, such as"),
+        (["unet/model.bin"], "unet: no weights, such as"),
     ],
 )
 def test_a_repository_without_a_clear_model_is_an_error(files, reason, local):
