@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .convert.configs import clip_config, unet_config, vae_config
+from .convert.configs import clip_config, openclip_config, unet_config, vae_config
 from .convert.detect import Parameters, foreign_name
 from .errors import CheckpointError, SDError
 from .models.clip import ClipText
@@ -20,6 +20,8 @@ BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module
     "unet": (unet_config, UNet),
     "vae": (vae_config, AutoencoderKL),
     "clip_l": (clip_config, ClipText),
+    "clip_h": (openclip_config, ClipText),
+    "clip_g": (openclip_config, ClipText),
 }
 
 
