@@ -15,7 +15,8 @@ from .architecture import END, LATENT, START, TOKENS
 from .train_vae import Average, fraction, learning_rate
 
 _DROPPED = 0.12  # share of captions replaced by none, for guidance
-_BLIND = 990  # from this level on, half of the inputs are noise alone
+_BLIND = 0.1  # share of examples that are noise alone, at the last level
+_NOISY = 600  # from this level on, half of the inputs show less than their signal
 
 
 def alphas() -> torch.Tensor:
@@ -53,7 +54,7 @@ def _weights(alpha: torch.Tensor) -> torch.Tensor:
     cost next to nothing there.
     """
     ratio = alpha / (1 - alpha)
-    return (ratio.clamp(1, 5) / ratio).clamp(max=50)
+    return ratio.clamp(1, 5) / ratio
 
 
 def _example(
@@ -61,18 +62,22 @@ def _example(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Noisy latents, levels, the noise to predict and the loss weights.
 
-    Even the last level keeps 7 % of the signal, which sampling's first step, from noise
-    alone, does not have. So half of the time the top levels get unrelated noise, and
-    the target is what leads from it to the clean latents.
+    Even the last level's noise lets a large thing through: where it is can be seen, and
+    the words for it need not be read. Sampling starts from noise alone, and trained so
+    the model would obey "left" and "right" no better than chance. So some examples show
+    no signal and many of the noisy ones too little; the target is then what leads from
+    there to the clean latents.
     """
     size, device = len(clean), clean.device
     level = torch.randint(1000, (size,), generator=generator, device=device)
     noise = torch.randn(clean.shape, generator=generator, device=device)
-    a = alpha[level][:, None, None, None]
-    x = a.sqrt() * clean + (1 - a).sqrt() * noise
-    coin = torch.rand((size,), generator=generator, device=device) < 0.5
-    blind = (coin & (level >= _BLIND))[:, None, None, None]
-    x = torch.where(blind, noise, x)
+    coin, shown = torch.rand((2, size), generator=generator, device=device)
+    blind = coin < _BLIND
+    level = torch.where(blind, len(alpha) - 1, level)
+    dimmed = (level >= _NOISY) & (coin < (1 + _BLIND) / 2)
+    shown = torch.where(blind, 0.0, torch.where(dimmed, shown, 1.0))
+    a, shown = alpha[level][:, None, None, None], shown[:, None, None, None]
+    x = a.sqrt() * shown * clean + (1 - a).sqrt() * noise
     target = (x - a.sqrt() * clean) / (1 - a).sqrt()
     return x, level, target, _weights(a)
 
