@@ -26,7 +26,7 @@ FOLDERS = {
 }
 FP16_SHARDS = "{stem}.safetensors.index.fp16.json", "{stem}.fp16-0000{i}-of-00002"
 SHARDS = "{stem}.safetensors.index.json", "{stem}-0000{i}-of-00002"
-SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1, "I64": 8}
+SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1, "F8_E8M0": 1, "I64": 8}
 
 
 def hollow(path: Path, shapes: seeded.Shapes, dtype: str = "F16") -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,9 +22,12 @@ class Entry:
     shape: tuple[int, ...]  # as in torch: the last axis is the innermost
     nbytes: int  # as stored
     raw: Callable[[], np.ndarray]  # the stored bytes, (nbytes,) uint8, maybe mapped
+    scale: "Entry | None" = None  # a factor of all values, or one for each row
 
     def read(self) -> mx.array:
         """The values, in MLX's type for this dtype; reads the file anew at each call.
+
+        With a scale they are float32 and scaled.
 
         Raises: CheckpointError for a type that we cannot read, or a file that changed.
         """
@@ -32,7 +36,21 @@ class Entry:
                 f"{self.path}: {self.name} has type {self.dtype}; readable are "
                 f"{', '.join(DTYPES)}"
             )
-        return DTYPES[self.dtype].decode(self.raw()).reshape(self.shape)
+        values = DTYPES[self.dtype].decode(self.raw()).reshape(self.shape)
+        return values if self.scale is None else self._scaled(values, self.scale)
+
+    def _scaled(self, values: mx.array, scale: "Entry") -> mx.array:
+        per_row = scale.shape[:1] == self.shape[:1] == (prod(scale.shape),)
+        floats = all(entry.dtype.startswith(("F", "BF")) for entry in (self, scale))
+        if not floats or not (per_row or prod(scale.shape) == 1):
+            raise CheckpointError(
+                f"{self.path}: {self.name} of type {self.dtype} cannot be read with a "
+                f"{scale.dtype} scale of shape {list(scale.shape)}, only floats with a "
+                "scale for the whole or for each row"
+            )
+        axes = (-1, *[1] * (len(self.shape) - 1)) if per_row else ()
+        factors = scale.read().astype(mx.float32).reshape(axes)
+        return values.astype(mx.float32) * factors
 
 
 def map_bytes(path: Path, name: str, offset: int, nbytes: int) -> np.ndarray:
@@ -53,6 +71,7 @@ def map_bytes(path: Path, name: str, offset: int, nbytes: int) -> np.ndarray:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of what an error says, fit to be shown."""
     text = error.strerror if isinstance(error, OSError) else None
-    return (text or str(error) or type(error).__name__).splitlines()[0]
+    line = [*(text or str(error)).splitlines(), type(error).__name__][0][:200]
+    return "".join(c if c.isprintable() else "?" for c in line)

@@ -1,9 +1,10 @@
-"""safetensors files and sharded sets of them."""
+"""safetensors files."""
 
 import json
 import struct
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -22,8 +23,8 @@ def read_safetensors(path: Path) -> dict[str, Entry]:
             pass
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
-    except (SafetensorError, OSError) as error:
+            header = json.loads(file.read(size), object_pairs_hook=_once)
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({reason(error)}); "
             "download or copy it again"
@@ -35,33 +36,12 @@ def read_safetensors(path: Path) -> dict[str, Entry]:
     }
 
 
-def read_index(path: Path) -> dict[str, Entry]:
-    """The tensors of the shards that a `*.safetensors.index.json` names.
-
-    Raises: CheckpointError if the index is malformed, or a shard or a tensor in it is
-        missing.
-    """
-    try:
-        weight_map = json.loads(path.read_text())["weight_map"]
-        names = sorted(set(weight_map.values()))
-        files = [path.parent / name for name in names]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: not a readable safetensors index ({reason(error)}); "
-            "download or copy it again"
-        ) from error
-    entries: dict[str, Entry] = {}
-    shards = {n: read_safetensors(f) for n, f in zip(names, files, strict=True)}
-    for shard in shards.values():
-        entries |= shard  # with any that the index forgets
-    for name, shard_name in weight_map.items():
-        if name not in shards[shard_name]:
-            raise CheckpointError(
-                f"{path}: {name} is not in {shard_name}, where the index says; "
-                "download the shards again"
-            )
-        entries[name] = shards[shard_name][name]
-    return entries
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which the library would take the last of two equal keys."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a name is in its header twice")
+    return fields
 
 
 def _entry(path: Path, name: str, fields: dict, data_start: int) -> Entry:

@@ -1,0 +1,53 @@
+"""A model in several files, and the index that names them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ...errors import CheckpointError
+from .entry import Entry, reason
+
+_MAX_INDEX = 16 << 20  # bytes, at some 100 per tensor
+_MALFORMED = (ValueError, TypeError, AttributeError, KeyError, RecursionError, OSError)
+
+
+def read_shards(
+    path: Path, read: Callable[[Path], dict[str, Entry]]
+) -> dict[str, Entry]:
+    """The tensors of the shards that an `*.index.json` names, each read with `read`.
+
+    Raises: CheckpointError if the index is malformed, or a shard or a tensor in it is
+        missing.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MAX_INDEX + 1)
+        if len(text) > _MAX_INDEX:
+            raise ValueError(f"longer than {_MAX_INDEX} bytes")
+        weight_map = json.loads(text)["weight_map"]
+        names = sorted(set(weight_map.values()))
+        if any(name != Path(name).name or name in ("", "..") for name in names):
+            raise ValueError("a shard is not a file beside it")
+    except _MALFORMED as error:
+        raise CheckpointError(
+            f"{path}: not a readable index of a model in several files "
+            f"({reason(error)}); download or copy it again"
+        ) from error
+    shards = {name: read(path.parent / name) for name in names}
+    entries: dict[str, Entry] = {}
+    for shard_name, shard in shards.items():
+        for name, entry in shard.items():  # with any that the index forgets
+            other = entries.setdefault(name, entry)
+            if other is not entry and name not in weight_map:
+                raise CheckpointError(
+                    f"{path}: {name} is in {other.path.name} and in {shard_name}, and "
+                    "the index does not say which counts; download the shards again"
+                )
+    for name, shard_name in weight_map.items():
+        if name not in shards[shard_name]:
+            raise CheckpointError(
+                f"{path}: {name} is not in {shard_name}, where the index says; "
+                "download the shards again"
+            )
+        entries[name] = shards[shard_name][name]
+    return entries

@@ -1,0 +1,574 @@
+"""PyTorch checkpoints read as torch reads them; hostile ones are refused unharmed."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_sd import CheckpointError
+from mlx_sd.convert.readers import Entry, read_file
+
+GOLDEN = Path(__file__).parent / "golden"
+REAL = Path(__file__).parents[2] / "shared" / "real-weights"
+FILES = {  # golden file → number of tensors
+    "pytorch_zip.ckpt": 30,
+    "pytorch_legacy.ckpt": 30,
+    "pytorch_old.pth": 3,
+    "every_type.safetensors": 17,
+}
+LEGACY = b"".join(pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {}))
+
+
+def values(entry: Entry) -> np.ndarray:
+    """What is read; bfloat16 as its bits."""
+    array = entry.read()
+    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)
+
+
+def equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Bit for bit, and in type and shape."""
+    same = a.dtype == b.dtype and a.shape == b.shape
+    return same and a.tobytes() == b.tobytes()
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def storage(key: str = "0", length: bytes = b"K\3", kind: str = "Float") -> bytes:
+    """Opcodes that push a storage of 3 values."""
+    identity = text("storage") + f"ctorch\n{kind}Storage\n".encode() + text(key)
+    return b"(" + identity + text("cpu") + length + b"tQ"
+
+
+def tensor(
+    of: bytes = b"", offset=b"K\0", shape=b"K\3\x85", stride=b"K\1\x85"
+) -> bytes:
+    """Opcodes that push a tensor of 3 values."""
+    of = of or storage()
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    return rebuild + b"(" + of + offset + shape + stride + b"\x89NtR"
+
+
+def named(*names: str) -> bytes:
+    """Opcodes that push a dict of tensors."""
+    return b"}" + b"".join(text(name) + tensor() + b"s" for name in names)
+
+
+def zipped(path: Path, opcodes: bytes, data: bytes = bytes(12), **changes) -> Path:
+    """A checkpoint with one storage, or with members as `changes` says."""
+    members = {"data.pkl": b"\x80\x02" + opcodes + b".", "data/0": data, **changes}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"x/{name}", content)
+    return path
+
+
+def failure(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        read_file(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and message.isprintable()
+    return message
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_tensor_of_torch_is_read_bit_for_bit(file):
+    golden = np.load(GOLDEN / "tensors.npz")
+    entries = read_file(GOLDEN / file)
+    assert len(entries) == FILES[file]
+    wrong = [n for n, entry in entries.items() if not equal(values(entry), golden[n])]
+    assert not wrong
+    assert all(entry.shape == golden[n].shape for n, entry in entries.items())
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="no real weights here")
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_real_checkpoint_is_read(part):
+    entries = read_file(REAL / f"taef2_{part}.pth")
+    total = sum(values(entry).astype("f4").size for entry in entries.values())
+    assert len(entries) == 79 and {e.dtype for e in entries.values()} == {"F16"}
+    assert 2 * total == sum(entry.nbytes for entry in entries.values()) > 2.6e6
+    assert all(np.isfinite(values(entry)).all() for entry in entries.values())
+
+
+@pytest.mark.peers
+@pytest.mark.skipif(not REAL.exists(), reason="no real weights here")
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_real_checkpoint_is_read_as_by_torch(part):
+    torch = pytest.importorskip("torch")
+    path = REAL / f"taef2_{part}.pth"
+    entries, theirs = read_file(path), torch.load(path)
+    assert entries.keys() == theirs.keys()
+    assert all(equal(values(entries[n]), t.numpy()) for n, t in theirs.items())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_any_strides_of_any_type_are_read_as_by_torch(zip_format, protocol, tmp_path):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(protocol)
+    kinds = [torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool]
+    kinds += [torch.int16, torch.uint32, torch.float8_e5m2]
+    tensors = {}
+    for i in range(300):
+        base = torch.from_numpy(rng.integers(0, 2, 400)).to(kinds[i % len(kinds)])
+        shape = rng.integers(0, 5, rng.integers(0, 5)).tolist()
+        strides = rng.integers(0, 20, len(shape)).tolist()
+        tensors[f"t{i}"] = base.as_strided(shape, strides, int(rng.integers(0, 50)))
+    path = tmp_path / "x.ckpt"
+    torch.save(
+        {"model": tensors, "rng": np.float64(1), "seen": {1, 2}},
+        path,
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zip_format,
+    )
+    entries = read_file(path)
+    assert entries.keys() == tensors.keys()
+    for name, theirs in tensors.items():
+        wanted = theirs.half() if theirs.dtype == torch.float8_e5m2 else theirs
+        assert equal(values(entries[name]), wanted.contiguous().numpy()), name
+
+
+def test_a_7_gb_checkpoint_opens_at_once(tmp_path):
+    length = struct.pack("<i", 7 << 28)
+    opcodes = b"}" + text("a") + tensor(storage(length=b"J" + length)) + b"s"
+    path = zipped(tmp_path / "x.ckpt", opcodes)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", opcodes + b".")
+        with archive.open("x/data/0", "w", force_zip64=True):
+            pass
+        info = archive.getinfo("x/data/0")
+        info.file_size = info.compress_size = 7 << 30
+        archive.start_dir += 7 << 30  # after a hole
+    assert path.stat().st_size > 7 << 30
+    start = time.process_time()
+    entry = read_file(path)["a"]
+    assert time.process_time() - start < 0.1
+    np.testing.assert_array_equal(values(entry), np.zeros(3, "f4"))
+
+
+NAMES = {  # opcodes → the names of the tensors
+    "flat": (named("a", "b"), ["a", "b"]),
+    "a trainer's": (
+        b"}" + text("epoch") + b"K\1s" + text("state_dict") + named("a.b") + b"s",
+        ["a.b"],
+    ),
+    "wrapped twice": (
+        b"}" + text("model") + b"}" + text("module") + named("a") + b"ss",
+        ["a"],
+    ),
+    "parts": (
+        b"}" + text("image_proj") + named("a") + b"s" + text("ip") + named("a") + b"s",
+        ["image_proj.a", "ip.a"],
+    ),
+    "moving average": (
+        b"}"
+        + text("model")
+        + named("a")
+        + b"s"
+        + text("model_ema")
+        + named("a")
+        + b"s",
+        ["a", "model_ema.a"],
+    ),
+    "lists": (b"]}" + text("m") + tensor() + b"sa" + tensor() + b"a", ["0.m", "1"]),
+    "numbers": (b"}K\7" + tensor() + b"s", ["7"]),
+    "called as a wrapper": (named("model"), ["model"]),
+    "one tensor twice": (
+        b"}" + text("a") + tensor() + b"q\1s" + text("b") + b"h\1s",
+        ["a", "b"],
+    ),
+}
+
+
+@pytest.mark.parametrize("opcodes, names", NAMES.values(), ids=NAMES.keys())
+def test_names_are_keys_joined_without_wrappers(opcodes, names, tmp_path):
+    assert list(read_file(zipped(tmp_path / "x.pt", opcodes))) == names
+
+
+def touch(path: Path) -> str:
+    return f"touch {path}"
+
+
+class Evil:
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+def calls(path: Path):
+    """Objects that would leave a file if a pickle of them were loaded by Python."""
+    yield Evil(os.system, touch(path)), f"{os.name}.system"
+    yield Evil(eval, f"__import__('os').system('{touch(path)}')"), "eval"
+    yield Evil(exec, f"open({str(path)!r}, 'w')"), "exec"
+    yield Evil(subprocess.call, ["touch", str(path)]), ".call"
+    yield Evil(getattr, Evil(__import__, "os"), "system"), "getattr"
+    yield Evil(print, Evil(os.system, touch(path))), "print"
+    yield Evil(open, str(path), "w"), "open"
+    yield Evil(pickle.loads, pickle.dumps(Evil(os.system, touch(path)))), "loads"
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", ["zip", "first", "object", "value"])
+def test_a_call_is_refused_by_name_and_nothing_of_it_runs(kind, protocol, tmp_path):
+    for evil, name in calls(tmp_path / "ran"):
+        code = pickle.dumps({"a": evil} if kind == "value" else evil, protocol)
+        path = tmp_path / "x.ckpt"
+        if kind in ("zip", "value"):
+            zipped(path, b"", **{"data.pkl": code})
+        else:
+            begin = LEGACY if kind == "object" else b"\x80\x02"
+            path.write_bytes(begin + code)
+        assert f"{name}', which is no part of a tensor; nothing of it" in failure(path)
+        assert not (tmp_path / "ran").exists()
+
+
+REFUSED = {  # opcodes → what is said
+    "named, never called": (b"cos\nsystem\n", "asks for 'os.system'"),
+    "by the stack": (text("os") + text("system") + b"\x93", "asks for 'os.system'"),
+    "INST": (b"(S'id'\nios\nsystem\n", "asks for 'os.system'"),
+    "INST of what is known": (b"(icollections\nOrderedDict\n", "makes an object"),
+    "OBJ": (b"(cos\nsystem\nS'id'\no", "asks for 'os.system'"),
+    "OBJ of what is known": (b"(ccollections\nOrderedDict\no", "makes an object"),
+    "NEWOBJ": (b"ctorch\nFloatStorage\n)\x81", "makes an object of a class"),
+    "NEWOBJ_EX": (b"ctorch\nFloatStorage\n)}\x92", "makes an object of a class"),
+    "an extension": (b"\x82\1", "uses opcode EXT1, which no tensor needs"),
+    "a persistent text": (b"Pos.system\n", "uses opcode PERSID"),
+    "a buffer": (b"\x97", "uses opcode NEXT_BUFFER"),
+    "through an attribute": (
+        text("torch._utils") + text("_rebuild_tensor_v2.__globals__") + b"\x93",
+        "asks for 'torch._utils._rebuild_tensor_v2.__globals__'",
+    ),
+    "through a module": (
+        text("torch.os") + text("system") + b"\x93",
+        "asks for 'torch.os.system'",
+    ),
+    "torch.load": (b"ctorch\nload\n", "asks for 'torch.load'"),
+    "an array": (
+        b"cnumpy.core.multiarray\n_reconstruct\n",
+        "asks for 'numpy.core.multiarray._reconstruct'",
+    ),
+    "settings": (b"cargparse\nNamespace\n", "asks for 'argparse.Namespace'"),
+    "a name that is none": (b"K\1K\2\x93", "asks for something whose name is no text"),
+    "a callback": (
+        b"cpytorch_lightning.callbacks.x\nY\n)R",
+        "calls pytorch_lightning.callbacks.x.Y, which is no function",
+    ),
+    "a number": (b"K\1)R", "calls a int, which is no function"),
+    "a dict": (b"})R", "calls a dict, which is no function"),
+    "a storage": (storage() + b")R", "calls a storage, which is no function"),
+    "too many arguments": (
+        b"ctorch._utils\n_rebuild_parameter\n(KKKKKKKKtR",
+        "calls torch._utils._rebuild_parameter with the wrong arguments",
+    ),
+    "far too many arguments": (
+        b"c_codecs\nencode\n(" + b"N" * 100 + b"tR",
+        "calls _codecs.encode with the wrong arguments",
+    ),
+    "no arguments": (b"c_codecs\nencode\nNR", "with the wrong arguments"),
+    "attributes": (b"}}" + text("__class__") + b"Nsb", "sets attributes of a dict"),
+    "attributes of a tensor": (tensor() + b"}b", "sets attributes of a tensor"),
+    "an empty stack": (b"0", "goes back to a mark that was never set"),
+    "nothing": (b"", "takes an object from an empty stack"),
+    "no mark": (b"t", "goes back to a mark that was never set"),
+    "no list": (b"NNa", "fills a container that is not there"),
+    "no dict": (b"]NNs", "fills a container that is not there"),
+    "no value": (b"}(Nu", "gives a key without a value"),
+    "no memory": (b"h\5", "takes a numbered object that is not there"),
+    "odd": (b"\xff", "at position 2, opcode b'\\xff' unknown"),
+}
+
+
+@pytest.mark.parametrize("opcodes, reason", REFUSED.values(), ids=REFUSED.keys())
+def test_what_no_tensor_needs_is_refused(opcodes, reason, tmp_path):
+    message = failure(zipped(tmp_path / "x.pt", opcodes))
+    assert "(byte " in message and reason in message
+    (tmp_path / "y.pt").write_bytes(LEGACY + b"\x80\x02" + opcodes + b".")
+    assert reason.partition(" position ")[0] in failure(tmp_path / "y.pt")
+
+
+WRONG = {  # opcodes of a tensor → what is said
+    "beyond": (
+        tensor(offset=b"K\1"),
+        "shape [3] that ends 16 bytes into a storage of 12",
+    ),
+    "strides beyond": (tensor(stride=b"K\2\x85"), "ends 20 bytes into a storage of 12"),
+    "huge": (tensor(shape=b"\x8a\6\0\0\0\0\0\1\x85"), "ends 4398046511104 bytes in"),
+    "2^60 values": (tensor(shape=b"\x8a\x08" + bytes(7) + b"\x10\x85"), "impossible"),
+    "overflow": (
+        tensor(shape=b"(" + b"J\0\0\0\1" * 4 + b"t"),
+        "more axes than strides",
+    ),
+    "negative": (tensor(shape=b"J\xff\xff\xff\xff\x85"), "impossible shape"),
+    "negative stride": (tensor(stride=b"J\xff\xff\xff\xff\x85"), "impossible shape"),
+    "negative offset": (tensor(offset=b"J\xff\xff\xff\xff"), "impossible shape"),
+    "logical": (tensor(shape=b"\x88\x85"), "impossible shape"),
+    "no shape": (tensor(shape=b"N"), "impossible shape"),
+    "many axes": (tensor(shape=b"(" + b"K\1" * 17 + b"t"), "impossible shape"),
+    "no storage": (tensor(of=b"N"), "a tensor without a storage"),
+    "no type": (
+        tensor(of=storage().replace(b"torch\nFloat", b"torch.storage\nUntyped")),
+        "a tensor without a type",
+    ),
+    "repeating": (
+        tensor(shape=b"J\0\0\0\1\x85", stride=b"K\0\x85"),
+        "a of shape [16777216] repeats a storage of 12 bytes",
+    ),
+    "short storage": (
+        tensor(storage(length=b"K\4")),
+        "only 12 bytes of its storage '0' of 16 bytes",
+    ),
+    "no such storage": (tensor(storage("../0")), "nothing for its storage '../0'"),
+    "negative storage": (
+        tensor(storage(length=b"J\xff\xff\xff\xff")),
+        "names a storage",
+    ),
+    "another type": (
+        tensor(storage(kind="ComplexFloat")),
+        "torch.ComplexFloatStorage'",
+    ),
+    "other sizes": (
+        b"]" + tensor() + b"a" + tensor(storage(kind="Double")) + b"a",
+        "gives storage '0' two sizes",
+    ),
+}
+
+
+@pytest.mark.parametrize("opcodes, reason", WRONG.values(), ids=WRONG.keys())
+def test_a_tensor_that_cannot_be_is_an_error(opcodes, reason, tmp_path):
+    opcodes = b"}" + text("a") + opcodes + b"s"
+    assert reason in failure(zipped(tmp_path / "x.pt", opcodes))
+
+
+MISNAMED = {
+    "two in one place": (
+        b"}" + text("model") + named("a") + b"s" + text("a") + tensor() + b"s",
+        "holds two tensors named 'a'",
+    ),
+    "one key twice": (named("a", "a"), "holds two tensors named 'a'"),
+    "no name": (tensor(), "whose key is neither a short text nor a number"),
+    "nothing": (b"}N" + tensor() + b"s", "whose key is neither a short text nor a"),
+    "long": (named("a" * 501), "whose key is neither a short text nor a number"),
+    "a line": (named("a\nb"), "a tensor is named 'a\\nb', which is no proper name"),
+    "in itself": (b"}q\1" + text("a") + b"h\1s", "too deep in each other, or in them"),
+    "a wrapper in itself": (
+        b"}q\1" + text("model") + b"h\1s" + text("a") + tensor() + b"s",
+        "too deep in each other, or in themselves",
+    ),
+    "no pair": (b"ccollections\nOrderedDict\n](K\1e\x85R", "an item that is no pair"),
+    "none": (b"N", "no tensors in it; is it the right file?"),
+}
+
+
+@pytest.mark.parametrize("opcodes, reason", MISNAMED.values(), ids=MISNAMED.keys())
+def test_tensors_without_a_name_of_their_own_are_an_error(opcodes, reason, tmp_path):
+    assert reason in failure(zipped(tmp_path / "x.pt", opcodes))
+
+
+def colliding(i: int) -> bytes:
+    """A number whose hash is that of 0."""
+    return b"\x8a\x0c" + (i * (2**61 - 1)).to_bytes(12, "little")
+
+
+def references(size: int) -> bytes:
+    """12 lists, each of `size` references to the one before."""
+    lists = (b"](" + b"h%c" % i * size + b"eq%c" % (i + 1) for i in range(12))
+    return b"]q\0" + b"".join(lists)
+
+
+BOMBS = {  # far more costly to Python's unpickler, or to a careless reader of its tree
+    "references": references(1000),
+    "deep lists": b"]" * 240_000 + b"a" * 239_999,
+    "deep tuples": b")" + b"\x85" * 490_000,
+    "marks": b"(" * 240_000 + b"t" * 240_000,
+    "a list in itself": b"]q\0(" + b"h\0" * 200_000 + b"e",
+    "bytes": b"\x8e" + struct.pack("<Q", 1 << 62),
+    "bytearray": b"\x96" + struct.pack("<Q", 1 << 40),
+    "text": b"\x8d" + struct.pack("<Q", 1 << 40),
+    "number": b"\x8b" + struct.pack("<i", (1 << 31) - 1),
+    "long number": b"\x8b" + struct.pack("<i", 3 << 20) + b"\x7f" * (3 << 20),
+    "written number": b"L" + b"9" * (3 << 20) + b"L\n",
+    "memo": b"".join(b"Np%d\n0" % (i * (2**61 - 1)) for i in range(100_000)),
+    "keys": b"}(" + b"".join(colliding(i) + b"N" for i in range(200_000)) + b"u",
+    "set": b"\x8f(" + b"".join(colliding(i) for i in range(240_000)) + b"\x90",
+    "nothing": b"N0" * 2_000_000,
+    "copies": b"]q\0(" + b"N" * 200_000 + b"e0ccollections\nOrderedDict\nq\1"
+    + b"h\1h\0\x85R0" * 50_000,
+    "one tensor": b"](" + tensor() + b"q\0" + b"h\0" * 200_000 + b"e",
+    "calls": b"](" + b"ccollections\nOrderedDict\n)R" * 140_000 + b"e",
+    "length": b"N" * (5 << 20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opcodes", BOMBS.values(), ids=BOMBS.keys())
+def test_a_pickle_that_grows_without_bound_is_an_error_soon(opcodes, tmp_path):
+    path = zipped(tmp_path / "x.pt", opcodes)
+    start = time.process_time()
+    failure(path)
+    assert time.process_time() - start < 2
+
+
+def test_such_pickles_need_little_memory(tmp_path):
+    for i, opcodes in enumerate(BOMBS.values()):
+        zipped(tmp_path / f"{i}.pt", opcodes)
+    code = f"""
+import resource
+from pathlib import Path
+from mlx_sd.convert.readers import read_file
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in Path({str(tmp_path)!r}).iterdir():
+    try:
+        read_file(path)
+    except Exception:
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    assert int(result.stdout) / scale < 200
+
+
+def rewritten(path: Path, **changes) -> Path:
+    """A good checkpoint, its members' descriptions in the directory changed."""
+    zipped(path, named("a"), **{"data/1": b"12"})
+    with zipfile.ZipFile(path, "a") as archive:
+        for field, value in changes.items():
+            setattr(archive.getinfo("x/data/0"), field, value)
+        archive.writestr("x/version", "3")
+    return path
+
+
+LIES = {
+    "elsewhere": ({"header_offset": 20}, "'x/data/0' is not in its place"),
+    "far": ({"header_offset": 1 << 50}, "members beyond its end"),
+    "overlapping": ({"file_size": 60, "compress_size": 60}, "overlap or reach beyond"),
+    "too long": ({"file_size": 1 << 50, "compress_size": 1 << 50}, "reach beyond"),
+    "a bomb": ({"file_size": 1 << 40}, "'x/data/0' is compressed"),
+    "compressed": ({"compress_type": zipfile.ZIP_DEFLATED}, "'x/data/0' is compressed"),
+    "twice": ({"filename": "x/data/1"}, "several folders, or of one name"),
+    "other folder": ({"filename": "y/data/0"}, "several folders, or of one name"),
+    "missing": ({"filename": "x/data/2"}, "nothing for its storage '0' of 12 bytes"),
+    "short": ({"file_size": 8, "compress_size": 8}, "only 8 bytes of its storage '0'"),
+}
+
+
+@pytest.mark.parametrize("changes, reason", LIES.values(), ids=LIES.keys())
+def test_a_directory_that_lies_is_an_error(changes, reason, tmp_path):
+    assert reason in failure(rewritten(tmp_path / "x.pt", **changes))
+
+
+def test_a_compressed_pickle_is_not_inflated(tmp_path):
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(1 << 24))
+    assert path.stat().st_size < 20_000
+    assert "'x/data.pkl' is compressed" in failure(path)
+
+
+@pytest.mark.parametrize("members", [{}, {"y/data.pkl": b"N."}], ids=["none", "two"])
+def test_a_zip_file_has_one_pickle(members, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        for name, content in {
+            "z/data.pkl" if members else "z": b"N.",
+            **members,
+        }.items():
+            archive.writestr(name, content)
+    assert f"a zip file with {2 * len(members)} pickles" in failure(tmp_path / "x.pt")
+
+
+def test_a_damaged_pickle_is_noticed(tmp_path):
+    path = zipped(tmp_path / "x.pt", named("a"))
+    path.write_bytes(
+        path.read_bytes().replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_v3")
+    )
+    assert "its member 'x/data.pkl' is damaged" in failure(path)
+
+
+def test_big_endian_bytes_are_refused(tmp_path):
+    path = zipped(tmp_path / "x.pt", named("a"), byteorder=b"big")
+    assert "written by a big-endian machine" in failure(path)
+    machine = pickle.dumps({"little_endian": False}, 2)
+    path.write_bytes(LEGACY.removesuffix(pickle.dumps({}, 2)) + machine)
+    assert "written by a big-endian machine" in failure(path)
+
+
+def legacy(path: Path, keys: object = ("0",), length: int = 3, size: int = 12) -> Path:
+    opcodes = b"\x80\x02" + named("a") + b"."
+    listed = pickle.dumps(list(keys) if isinstance(keys, tuple) else keys, 2)
+    data = length.to_bytes(8, "little") + np.arange(3, dtype="<f4").tobytes()[:size]
+    path.write_bytes(LEGACY + opcodes + listed + data)
+    return path
+
+
+LEGACY_LIES = {
+    "short": ({"size": 11}, "the file ends, or storage '0' has another length"),
+    "other length": ({"length": 4}, "the file ends, or storage '0' has another length"),
+    "2^60": ({"length": 1 << 60}, "the file ends, or storage '0' has another length"),
+    "no list": ({"keys": None}, "does not list its storages"),
+    "too few": ({"keys": ()}, "does not list its storages"),
+    "too many": ({"keys": ("0", "0")}, "does not list its storages"),
+    "another": ({"keys": ("1",)}, "lists a storage twice, or one that it does not use"),
+    "no text": ({"keys": (0,)}, "lists a storage twice, or one that it does not use"),
+}
+
+
+@pytest.mark.parametrize("changes, reason", LEGACY_LIES.values(), ids=LEGACY_LIES)
+def test_a_legacy_file_that_lies_is_an_error(changes, reason, tmp_path):
+    entry = read_file(legacy(tmp_path / "x.pt"))["a"]
+    np.testing.assert_array_equal(values(entry), np.arange(3, dtype="f4"))
+    assert reason in failure(legacy(tmp_path / "x.pt", **changes))
+
+
+@pytest.mark.parametrize(
+    "begin", [b"\x80\x04N.", LEGACY[:17], LEGACY[:17] + b"\x80\2N."]
+)
+def test_another_pickle_is_no_checkpoint(begin, tmp_path):
+    (tmp_path / "x.pt").write_bytes(begin + b"\x80\2K\1.")
+    assert "not written by torch.save" in failure(tmp_path / "x.pt")
+
+
+CUT = ("pytorch_zip.ckpt", "pytorch_legacy.ckpt", "pytorch_old.pth")
+
+
+@pytest.mark.parametrize("file", CUT)
+def test_a_checkpoint_cut_anywhere_is_an_error(file, tmp_path):
+    path, whole = tmp_path / file, (GOLDEN / file).read_bytes()
+    for size in range(len(whole) - 1, 0, -1 - len(whole) // 300):
+        path.write_bytes(whole[:size])
+        failure(path)
+
+
+@pytest.mark.parametrize("file", CUT)
+def test_a_checkpoint_with_a_flipped_bit_is_an_error_or_read(file, tmp_path):
+    path, whole = tmp_path / file, (GOLDEN / file).read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.choice(len(whole), 300):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            for entry in read_file(path).values():
+                entry.read()
+        except CheckpointError as error:
+            assert str(error).startswith(f"{path}: ") and str(error).isprintable()
+
+
+def test_a_checkpoint_that_shrank_since_it_was_opened_is_an_error(tmp_path):
+    path = legacy(tmp_path / "x.pt")
+    entry = read_file(path)["a"]
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(CheckpointError, match="has the file changed since it was"):
+        entry.read()
