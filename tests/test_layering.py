@@ -14,10 +14,10 @@ _ORDER = (
     ("convert",),
     ("build", "families", "hub", "image"),
     ("load", "request"),
-    ("pipeline",),
+    ("pipeline", "convert.__init__"),
     ("__init__",),
     ("cli", "demo"),
-    ("__main__",),
+    ("__main__", "convert.__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(_ORDER) for name in names}
 
@@ -26,7 +26,9 @@ def modules():
     """(path, its part, the parts it imports), the part being the first name."""
     for path in sorted(PACKAGE.rglob("*.py")):
         inside = path.relative_to(PACKAGE).with_suffix("").parts
-        yield path, inside[0], set(imported(path, inside))
+        part = ".".join(inside)  # a package's front door may have a rank of its own
+        part = part if part in RANKS else inside[0]
+        yield path, part, set(imported(path, inside))
 
 
 def imported(path: Path, inside: tuple[str, ...]):

@@ -7,6 +7,7 @@ import click
 
 from .._version import __version__
 from ..errors import SDError
+from .convert import convert
 from .generate import generate
 from .info import info
 from .inspect import inspect
@@ -44,4 +45,5 @@ def main() -> None:
 
 main.add_command(generate)
 main.add_command(inspect)
+main.add_command(convert)
 main.add_command(info)

@@ -99,6 +99,15 @@ class ClipTokenizer:
             ) from error
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def files(self) -> dict[str, str]:
+        """The text of vocab.json and merges.txt, which from_folder reads."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        merges = ["#version: 0.2", *(" ".join(merge) for merge in model["merges"])]
+        return {
+            "vocab.json": json.dumps(model["vocab"], ensure_ascii=False) + "\n",
+            "merges.txt": "\n".join(merges) + "\n",
+        }
+
     def chunks(self, text: str, pad: int | None = None) -> list[list[int]]:
         """Ids for the text encoder, in as many chunks of 77 as the prompt needs.
 

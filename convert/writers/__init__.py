@@ -1,0 +1,1 @@
+"""Writers: tensors → a file or folder that other programs read."""
