@@ -68,7 +68,13 @@ def pack(dtype: str, raw: np.ndarray, shape: tuple[int, int]) -> Packed | None:
 
 def _join(q: np.ndarray, width: int) -> np.ndarray:
     """Bytes → (bytes / 8, width): eight integers of `width` bits each, without gaps."""
-    words = q.reshape(-1, 8).view("<u8")
+    q = q.reshape(-1, 8)
+    if width == 8:
+        return q
+    if width == 4:
+        pairs = q.view("<u2")
+        return (pairs | pairs >> 4).astype(np.uint8)  # their lower bytes
+    words = q.view("<u8")
     for held in (8, 16, 32):  # bits of each half of a pair, `used` of which count
         used = held * width // 8
         lower = (2**used - 1) * sum(2**i for i in range(0, 64, 2 * held))
