@@ -13,6 +13,7 @@ import seeded
 
 from mlx_sd import CheckpointError
 from mlx_sd.convert.ggml import TYPE_IDS
+from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.readers.gguf import read_gguf
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -148,6 +149,14 @@ def test_tensors_begin_where_the_alignment_says(alignment, written):
         alignment=alignment,
     )
     assert read_gguf(written(content))["a"].read().item() == 5
+
+
+def test_content_tells_a_gguf_file_even_with_as_many_tensors_as_a_brace(tmp_path):
+    count = ord("{")  # where a safetensors file has this character
+    tensors = [tensor(f"{i}", offset=32 * i) for i in range(count)]
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(gguf(*tensors, data=bytes(32 * count)))
+    assert len(read_file(path)) == count
 
 
 def test_gaps_between_tensors_and_bytes_after_them_do_no_harm(written):
