@@ -2,6 +2,7 @@
 
 import json
 
+import names
 import pytest
 import seeded
 from checkpoints import hollow
@@ -12,8 +13,12 @@ from mlx_sd.cli import main
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
 
 
+def run(*arguments):
+    return CliRunner().invoke(main, ["inspect", *arguments])
+
+
 def inspect(path, *options) -> str:
-    result = CliRunner().invoke(main, ["inspect", str(path), *options])
+    result = run(str(path), *options)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -106,6 +111,51 @@ def test_one_broken_part_does_not_hide_the_others(describe):
     assert facts["parts"]["vae"]["config"] is None
     assert "decoder.conv_in.weight is missing" in facts["problem"]
     assert "not a model that runs" not in text and "widths: (64, 128, 192)" in text
+
+
+@pytest.mark.parametrize("kind", names.KINDS)
+def test_every_family_is_described_in_full(kind, describe):
+    shapes = names.ldm(kind)
+    text, facts = describe({**shapes, "v_pred": ()})
+    base = names.KINDS[kind][0]
+    assert facts["family"] == kind and facts["kind"]["base"] == base
+    assert facts["parts"].keys() == names.PREFIXES[base].keys()
+    assert all(about["config"] for about in facts["parts"].values())
+    assert facts["tensors"] == len(shapes) + 1 and not facts["unknown"]
+    assert facts["markers"] == {"v_pred": "predicts velocity"}
+    lines = text.splitlines()
+    assert lines[0].endswith(f"x.safetensors: {kind}")
+    assert "  v_pred: predicts velocity" in lines
+    assert (
+        f"    context_width: {facts['parts']['unet']['config']['context_width']}"
+        in lines
+    )
+
+
+def test_parts_in_files_of_their_own_are_described_together(tmp_path):
+    files = {}
+    for option, prefix in (("--diffusion-model", UNET), ("--clip_l", TEXT)):
+        files[option] = hollow(tmp_path / f"{option}.safetensors", part(prefix))
+    options = [str(x) for pair in files.items() for x in pair]
+    facts = json.loads(run(*options, "--json").stdout)
+    assert facts["path"] == str(files["--diffusion-model"])
+    assert facts["family"] == "SD 1.x" and "with --vae" in facts["problem"]
+    for option, name in (("--diffusion-model", "unet"), ("--clip_l", "clip_l")):
+        assert facts["parts"][name]["files"] == [str(files[option])]
+    vae = hollow(tmp_path / "vae.safetensors", part(VAE, bare=True))
+    facts = json.loads(run(*options, "--vae", str(vae), "--json").stdout)
+    assert facts["problem"] is None
+    whole = hollow(tmp_path / "x.safetensors", seeded.small_shapes())
+    facts = json.loads(inspect(whole, "--vae", str(vae), "--json"))
+    assert facts["parts"]["vae"]["files"] == [str(vae)]
+    assert facts["parts"]["unet"]["files"] == [str(whole)]
+
+
+def test_inspecting_nothing_is_misuse():
+    result = run()
+    assert result.exit_code == 2 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line == "Error: nothing to inspect; give MODEL, or parts of one"
 
 
 def test_a_file_that_cannot_be_read_is_exit_code_1(tmp_path):
