@@ -6,14 +6,20 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 
 from .convert.configs import clip_config, openclip_config, unet_config, vae_config
 from .convert.detect import Parameters, foreign_name
+from .convert.type_rules import TypeRules
 from .errors import CheckpointError, SDError
 from .models.clip import ClipText
 from .models.unet import UNet
 from .models.vae import AutoencoderKL
+from .nn.compact import COMPACT
+from .quantize import held_type, hold
+from .weights import read
+
+AS_IN_FILE = TypeRules()
 
 # How each part's configuration follows from its parameters, and the model from it.
 BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module]]] = {
@@ -38,19 +44,32 @@ def config(part: str, parameters: Parameters) -> Any:
         ) from error
 
 
-def build(part: str, parameters: Parameters, dtype: mx.Dtype) -> nn.Module:
-    """Make a part's model and fill it, tensor by tensor, with `dtype` weights.
+def build(
+    part: str, parameters: Parameters, dtype: mx.Dtype, types: TypeRules = AS_IN_FILE
+) -> nn.Module:
+    """Make a part's model and fill it, tensor by tensor.
+
+    Args:
+        dtype: what the model computes in, and the type of its weights but for those
+            that it holds in another: see quantize.py.
+        types: the types to hold weights in, where not as in the file.
 
     Raises: CheckpointError if a tensor is missing or has the wrong shape.
     """
     model = outline(part, parameters)
-    weights = []
+    layers = dict(tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module))
+    weights: dict[str, mx.array] = {}
     for name, parameter in parameters.items():
-        # First in order, then in type: the fastest way on a CPU.
-        weight = mx.contiguous(parameter.read()).astype(dtype)
-        mx.eval(weight)  # now, so that the file's copy goes before the next comes
-        weights.append((name, weight))
-    model.load_weights(weights, strict=True)
+        path = name.removesuffix(".weight")
+        wanted = held_type(path, parameter, layers.get(path), types)
+        held = hold(parameter, wanted, dtype) if wanted else None
+        if held is None:
+            weights[name] = read(parameter, dtype)
+        else:
+            layers[path] = COMPACT[type(layers[path])](layers[path], held)
+            weights |= {f"{path}.{key}": array for key, array in held.items()}
+    model.update_modules(tree_unflatten(list(layers.items())))
+    model.load_weights(list(weights.items()), strict=True)
     model.eval()
     return model
 

@@ -12,6 +12,8 @@ _ORDER = (
     ("nn",),
     ("models",),
     ("convert",),
+    ("weights",),
+    ("quantize",),
     ("build", "families", "hub", "image"),
     ("load", "request"),
     ("pipeline", "convert.__init__"),

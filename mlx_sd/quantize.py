@@ -1,0 +1,121 @@
+"""Which weights a model holds in fewer bits than it computes with, and in which type.
+
+Those are weights of linear layers and convolutions. What a file holds quantised stays
+so where MLX has the like (PACKABLE) and the tensor's rows are our weight's rows. Others
+are re-typed when that is asked for, by stable-diffusion.cpp's rules; but while those
+leave 3x3 convolutions alone, as their rows in a file are 3 values long, ours are long
+enough to be quantised.
+"""
+
+import math
+import re
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .convert.detect import Parameter
+from .convert.dtypes import DTYPES
+from .convert.ggml.packed import PACKABLE, pack
+from .convert.ggml.quantize import QUANTIZERS
+from .convert.layouts import LINEAR, POINT, ROWS, SAME
+from .convert.type_rules import TYPES as FILE_TYPES
+from .convert.type_rules import TypeRules, keeps_type
+from .errors import ConfigError
+from .nn.compact import COMPACT, Weights
+from .weights import mapped, read, share
+
+FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+TYPES = tuple(t for t in FILE_TYPES if t.upper() in (*FLOATS, *PACKABLE))
+
+# Layers that keep their type, beside those that do in a conversion (type_rules.py): the
+# convolutions at both ends, whose errors no other layer mends, and CLIP's projection.
+_KEPT = re.compile(r"(.*\.)?(conv_in|conv_out|projection)")
+
+_WITH_THEIR_ROWS = (SAME, POINT, LINEAR, ROWS)  # the layouts that keep rows whole
+
+
+def parse_rules(type: str | None, tensor_type_rules: str | None) -> TypeRules:
+    """The types to hold weights in, from what a user wrote; see TypeRules.parse.
+
+    Raises: ConfigError for a malformed rule, or a type that MLX cannot hold.
+    """
+    rules = TypeRules.parse(type, tensor_type_rules)
+    for wanted in (rules.default, *(dtype for _, dtype in rules.patterns)):
+        if wanted is not None and wanted not in (*FLOATS, *PACKABLE):
+            raise ConfigError(
+                f"type {wanted}: weights can be read from it and converted to it, but "
+                f"not held in it; choose from {', '.join(TYPES)}"
+            )
+    return rules
+
+
+def held_type(
+    path: str, parameter: Parameter, layer: nn.Module | None, rules: TypeRules
+) -> str | None:
+    """The type to hold a layer's weight in; None: in the one that is computed in.
+
+    Args:
+        path: of the layer in the model, such as "mid.0.res.conv1".
+    """
+    if type(layer) not in COMPACT:
+        return None
+    entry = parameter.entry
+    wanted = rules.wanted(entry.name)
+    if wanted and not _KEPT.fullmatch(path):
+        if not keeps_type(entry.name, _matrix(parameter), wanted):
+            return wanted
+    return entry.dtype if _is_packed(parameter) else None
+
+
+def hold(parameter: Parameter, wanted: str, dtype: mx.Dtype) -> Weights | None:
+    """The weight in the type that is wanted, of FLOATS or PACKABLE.
+
+    Quantised here, it has the values that it has in a file whose writer quantised it.
+
+    Args:
+        dtype: the one that is computed in.
+
+    Returns: None if the weight is as well in that: the same, or it fits no other.
+    """
+    if wanted in FLOATS:
+        same = FLOATS[wanted] == dtype
+        return None if same else {"weight": read(parameter, FLOATS[wanted])}
+    if parameter.entry.dtype == wanted and _is_packed(parameter):
+        raw: np.ndarray | None = parameter.entry.raw()
+    else:
+        raw = _quantized(parameter, wanted)
+    packed = None if raw is None else pack(wanted, raw, _matrix(parameter))
+    if packed is None:
+        return None
+    return {"weight": packed.weight, "scales": packed.scales, "biases": packed.biases}
+
+
+def _quantized(parameter: Parameter, wanted: str) -> np.ndarray | None:
+    """The weight as blocks of bytes, row by row; None if a value is infinite or NaN."""
+    rows, columns = _matrix(parameter)
+    block = DTYPES[wanted]
+    blocks = np.empty((rows, columns // block.block * block.size), np.uint8)
+    values = mapped(parameter, mx.float32)
+    finite = []
+
+    def quantize(stored: np.ndarray, out: np.ndarray) -> None:
+        some = np.empty(stored.shape, values.dtype)
+        values.cast(stored, some)
+        matrix = some.view(np.float32).reshape(-1, columns)
+        finite.append(np.isfinite(matrix).all())
+        out[:] = QUANTIZERS[wanted](matrix)
+
+    share(quantize, values.stored, blocks)
+    return blocks.reshape(-1) if all(finite) else None
+
+
+def _is_packed(parameter: Parameter) -> bool:
+    """Whether the file holds our weight's rows as MLX can."""
+    return parameter.entry.dtype in PACKABLE and parameter.layout in _WITH_THEIR_ROWS
+
+
+def _matrix(parameter: Parameter) -> tuple[int, int]:
+    """Rows and columns, of a convolution over all that one output is made of."""
+    rows, *rest = parameter.shape
+    return rows, math.prod(rest)
