@@ -135,12 +135,12 @@ MARKS = {  # by the width of the UNet's text states
 }
 
 
-def unet_model(changes: dict) -> UNet2DConditionModel:
+def unet_model(changes: dict, device: str = "meta") -> UNet2DConditionModel:
     config = {**UNET, **changes}
     levels = config.pop("levels")
     config["down_block_types"] = [level.format("Down") for level in levels]
     config["up_block_types"] = [level.format("Up") for level in levels[::-1]]
-    with torch.device("meta"):
+    with torch.device(device):
         return UNet2DConditionModel(**config)
 
 
