@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,13 +75,21 @@ class Source:
             raise CheckpointError(
                 f"{self.path}: {kind.name} models do not run yet; {known} ones do"
             )
-        prediction = self._setting("scheduler/scheduler_config.json", "prediction_type")
-        if prediction not in (None, "epsilon"):
-            raise CheckpointError(
-                f"{self.path}: predicts {prediction!r}, says its scheduler_config.json;"
-                " only models that predict 'epsilon', noise, run so far"
-            )
+        for teller, prediction in self._predictions():
+            if prediction not in (None, "epsilon"):
+                raise CheckpointError(
+                    f"{self.path}: predicts {prediction!r}, says its {teller}; only "
+                    "models that predict 'epsilon', noise, run so far"
+                )
         return FAMILIES[kind.base]
+
+    def _predictions(self) -> Iterator[tuple[str, Any]]:
+        """What says what the UNet predicts, and what it says."""
+        file = "scheduler/scheduler_config.json"
+        yield Path(file).name, self._setting(file, "prediction_type")
+        for marker in ("v_pred", "edm_vpred.sigma_max"):
+            if marker in self.contents.markers:
+                yield f"tensor {marker}", "v_prediction"
 
     def check(self) -> None:
         """Raises: CheckpointError if this is not a whole model that we can run."""

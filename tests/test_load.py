@@ -458,3 +458,13 @@ def test_a_model_that_predicts_something_else_is_refused(folder):
         open_model(folder)
     settings.write_text(json.dumps({"prediction_type": "epsilon"}))
     open_model(folder)
+
+
+@pytest.mark.parametrize("marker", ["v_pred", "edm_vpred.sigma_max"])
+def test_a_mark_of_another_prediction_is_heeded(marker, tmp_path):
+    shapes = {**seeded.small_shapes(), marker: ()}
+    path = checkpoints.hollow(tmp_path / "x.safetensors", shapes)
+    with pytest.raises(
+        CheckpointError, match=f"'v_prediction', says its tensor {marker}"
+    ):
+        open_model(path)
