@@ -3,18 +3,16 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..folder import FOLDERS
 from .destination import Destination
-from .detect import Contents, prefix_of
+from .detect import Contents
 from .parameter import Parameters
 from .plan import Planner
 from .readers import Entry
-from .recode import Tensor
-from .rules import Outgoing, outgoing
+from .rules import outgoing
+from .single import metadata, single_file
 from .source import Source
 from .writers.diffusers import diffusers
 from .writers.file import Content, replacement, write
@@ -23,9 +21,9 @@ from .writers.safetensors import safetensors
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], object]  # takes the bytes written so far, and of all
+_OURS = {"format"}  # metadata that we write anyway
 
-_FILES = {".safetensors": safetensors, ".gguf": gguf}
+Progress = Callable[[int, int], object]  # takes the bytes written so far, and of all
 
 
 def convert_source(
@@ -33,20 +31,43 @@ def convert_source(
 ) -> None:
     """Write a source's tensors, but for those that only training needs.
 
-    Raises: CheckpointError if they cannot be written; then nothing is left of them.
+    Raises: ConfigError if the destination is none for such a source; CheckpointError if
+        it cannot be written, and then nothing is left of it.
     """
     destination.check([source.path, *_paths(source.contents)])
     planner = Planner(destination.types, destination.writable)
-    if destination.kind == "":
-        files = diffusers(source, _for_folder(source, planner))
-    else:
-        tensors = _for_file(source, destination.names, planner)
-        files = {"": _FILES[destination.kind](tensors)}
+    files = _FORMATS[destination.kind](source, destination, planner)
     for notice in planner.notices():
         log.warning("%s: %s", source.path, notice)
     for notice in _left_out(source, destination):
         log.info("%s: %s", source.path, notice)
     _write(files, destination, progress)
+
+
+Files = Mapping[str, Content]  # by path in the destination; "" is that itself
+
+
+def _folder(source: Source, destination: Destination, planner: Planner) -> Files:
+    base = source.kind.base
+    return diffusers(
+        source,
+        {
+            part: planner.part(given, outgoing(part, "diffusers", given, base))
+            for part, given in source.contents.parts.items()
+        },
+    )
+
+
+def _safetensors(source: Source, destination: Destination, planner: Planner) -> Files:
+    tensors = single_file(source, destination.names, planner)
+    return {"": safetensors(tensors, metadata(source))}
+
+
+def _gguf(source: Source, destination: Destination, planner: Planner) -> Files:
+    return {"": gguf(single_file(source, destination.names, planner))}
+
+
+_FORMATS = {"": _folder, ".safetensors": _safetensors, ".gguf": _gguf}
 
 
 def _paths(contents: Contents) -> set[Path]:
@@ -55,60 +76,6 @@ def _paths(contents: Contents) -> set[Path]:
 
 def _entries(parts: Mapping[str, Parameters]) -> list[Entry]:
     return [p.entry for parameters in parts.values() for p in parameters.values()]
-
-
-def _for_folder(source: Source, planner: Planner) -> dict[str, list[Tensor]]:
-    """By part, under names without a prefix."""
-    base = source.kind.base
-    return {
-        part: planner.part(parameters, outgoing(part, "diffusers", parameters, base))
-        for part, parameters in source.contents.parts.items()
-    }
-
-
-def _for_file(source: Source, scheme: str, planner: Planner) -> list[Tensor]:
-    contents = source.contents
-    base = source.kind.base if "unet" in contents.parts else None
-    tensors: list[Tensor] = []
-    for part, parameters in contents.parts.items():
-        parameters = parameters | contents.spare.get(part, {})
-        names = _names(part, scheme, list(parameters), base, _is_lone(contents))
-        tensors += planner.part(parameters, names)
-    for name, entry in contents.markers.items():
-        tensors += planner.marker(name, entry)
-    for name, entry in contents.unknown.items():
-        tensors += planner.other(name.replace("/", "."), entry)
-    if not tensors:
-        raise CheckpointError(f"{source.path}: holds no tensor that can be written")
-    (name, times), *_ = Counter(tensor.name for tensor in tensors).most_common(1)
-    if times > 1:
-        raise CheckpointError(f"{source.path}: holds {name} under two names")
-    return tensors
-
-
-def _is_lone(contents: Contents) -> bool:
-    """Whether this is one part of a model, in a file that does not name it."""
-    named = any(prefix_of(entry.name) for entry in _entries(contents.parts))
-    return len(contents.parts) == 1 and not named
-
-
-def _names(
-    part: str, scheme: str, ours: list[str], base: str | None, lone: bool
-) -> Iterator[Outgoing]:
-    """What a part's tensors are called in a file.
-
-    A lone part keeps to names without a prefix. So do text encoders, whose names
-    without one are Hugging Face's alone.
-    """
-    if lone and part.startswith("clip"):
-        scheme = "diffusers"
-    for out in outgoing(part, scheme, ours, base):
-        if lone:
-            yield replace(out, name=out.name[len(prefix_of(out.name)) :])
-        elif scheme == "diffusers":
-            yield replace(out, name=f"{FOLDERS[part]}.{out.name}")
-        else:
-            yield out
 
 
 def _left_out(source: Source, destination: Destination) -> Iterator[str]:
@@ -126,11 +93,11 @@ def _left_out(source: Source, destination: Destination) -> Iterator[str]:
         fate = "kept" if destination.kind else "left out"
         first = next(iter(contents.unknown))
         yield f"unknown tensors {fate}: {len(contents.unknown)}, first {first!r}"
+    if destination.kind != ".safetensors" and (told := metadata(source).keys() - _OURS):
+        yield f"metadata left out: {', '.join(sorted(told))}"
 
 
-def _write(
-    files: Mapping[str, Content], destination: Destination, progress: Progress
-) -> None:
+def _write(files: Files, destination: Destination, progress: Progress) -> None:
     total = sum(content.size for content in files.values())
     destination.reserve(total)
     done = 0

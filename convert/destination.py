@@ -27,7 +27,7 @@ _SPARE = 1 << 20  # bytes that a file system may want for itself
 class Destination:
     path: Path
     types: TypeRules
-    names: str  # a key of SCHEMES
+    names: str | None  # a key of SCHEMES; None: those that are usual there
     force: bool  # what is there may go
 
     @property
@@ -92,24 +92,24 @@ def destination(
     """
     Args:
         type, tensor_type_rules: see TypeRules.parse.
-        names: a key of SCHEMES; None: what suits the destination.
+        names: a key of SCHEMES; None: those that are usual there.
 
     Raises: ConfigError for an unknown kind of file, type or naming, or for a file that
         cannot have such.
     """
     types = TypeRules.parse(type, tensor_type_rules)
-    found = Destination(path, types, names or "ldm", force)
+    found = Destination(path, types, names, force)
     if found.kind not in _WRITABLE:
         raise ConfigError(
             f"{path}: unknown kind of file {found.kind!r}; name a .safetensors or "
             ".gguf file, or a new folder, without a dot, for diffusers"
         )
-    if found.names not in SCHEMES:
+    if names is not None and names not in SCHEMES:
         raise ConfigError(f"names {names!r} are unknown; choose {' or '.join(SCHEMES)}")
     if found.kind == "" and names == "ldm":
         raise ConfigError(f"{path}: is a folder, and those have diffusers' names alone")
-    for wanted in (types.default, *(dtype for _, dtype in types.patterns)):
-        if wanted and wanted not in found.writable:
+    for wanted in types.mentioned:
+        if wanted not in found.writable:
             raise ConfigError(
                 f"{path}: cannot hold {wanted.lower()}, but f32, f16 and bf16; name a "
                 ".gguf file"

@@ -43,30 +43,26 @@ class Planner:
         return [
             tensor
             for out in names
-            for tensor in self._tensor(
-                out.name,
-                [parameters[ours] for ours in out.sources],
-                out.layout,
-                self._types.wanted(out.name),
+            for tensor in self.tensor(
+                out.name, [parameters[ours] for ours in out.sources], out.layout
             )
         ]
 
-    def other(self, name: str, entry: Entry) -> list[Tensor]:
-        """A tensor that is no parameter of ours; none if its type cannot be written."""
-        wanted = self._types.wanted(name)
-        return list(self._tensor(name, [Parameter(entry, SAME)], SAME, wanted))
-
-    def marker(self, name: str, entry: Entry) -> list[Tensor]:
-        """A tensor that is no weight, and so keeps its type if that can be written."""
-        return list(self._tensor(name, [Parameter(entry, SAME)], SAME, wanted=None))
-
-    def _tensor(
+    def tensor(
         self,
         name: str,
         parameters: list[Parameter],
-        layout: Layout,
-        wanted: str | None,
+        layout: Layout = SAME,
+        is_weight: bool = True,
     ) -> Iterator[Tensor]:
+        """A tensor, or none if it can be written in no type.
+
+        Args:
+            parameters: all that share it.
+            layout: how it is to be written.
+            is_weight: what is none keeps its type, if that can be written.
+        """
+        wanted = self._types.wanted(name) if is_weight else None
         zeros = [mx.zeros(parameter.shape) for parameter in parameters]  # never made
         shape = layout.theirs(*zeros).shape
         sources = _sources(parameters, layout, shape)

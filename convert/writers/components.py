@@ -4,6 +4,7 @@ Sources: diffusers' UNet2DConditionModel and AutoencoderKL, transformers'
 CLIPTextConfig; what is left out has their default.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...errors import CheckpointError
@@ -38,11 +39,13 @@ def unet_json(config: UNetConfig, sample_size: int) -> Json:
         "down_block_types": [_block("Down", level) for level in config.down],
         "mid_block_type": _mid_block(config.mid),
         "up_block_types": [_block("Up", level) for level in config.up],
-        "transformer_layers_per_block": down,
+        "transformer_layers_per_block": _one_or_all(down),
         "reverse_transformer_layers_per_block": None if up == down[::-1] else up,
         "cross_attention_dim": config.context_width,
-        "attention_head_dim": config.heads,  # their name for the number of heads
-        "only_cross_attention": config.only_cross,
+        "attention_head_dim": _one_or_all(
+            config.heads
+        ),  # their name for the number of heads
+        "only_cross_attention": _one_or_all(config.only_cross),
         "use_linear_projection": config.linear_projections,
     }
     if config.vector_width is not None:
@@ -115,12 +118,14 @@ def _mid_block(depths: tuple[int, ...]) -> str | None:
     return "UNetMidBlock2DCrossAttn" if any(depths) else "UNetMidBlock2D"
 
 
-def _depth(depths: tuple[int, ...], mid: int) -> int | tuple[int, ...]:
-    """One number where all blocks of a level are alike.
+def _depth(depths: tuple[int, ...], mid: int) -> Any:
+    """Of a level.
 
-    A level without transformers says the middle's depth, which diffusers takes from
-    the last level.
+    One without transformers says the middle's, which diffusers takes from the last.
     """
-    if not any(depths):
-        return max(mid, 1)
-    return depths[0] if len(set(depths)) == 1 else depths
+    return _one_or_all(depths) if any(depths) else max(mid, 1)
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """One value if all are alike."""
+    return values[0] if all(value == values[0] for value in values) else values

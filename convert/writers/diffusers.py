@@ -5,6 +5,7 @@ from the shapes of their weights and what is known of their family.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from .components import Json
 from .file import Content, content
 from .safetensors import safetensors
 from .settings import settings, tokenizer_folder
+
+log = logging.getLogger(__name__)
 
 _INDEX = "model_index.json"
 _CARRIED = ("scheduler", "tokenizer", "tokenizer_2")  # folders, with all files in them
@@ -76,20 +79,17 @@ def _carried(source: Path, parts: Mapping[str, Parameters]) -> dict[str, bytes]:
 def _index(path: Path, written: Sequence[str]) -> Json:
     """The source's list of components, without those that are not written."""
     try:
-        index = json.loads(path.read_text())
-        return {
-            name: (None, None)
-            if _is_component(value) and name not in written
-            else value
-            for name, value in index.items()
-        }
+        index: Json = json.loads(path.read_text())
+        # A component is told by a library and a class of it.
+        components = {n: v for n, v in index.items() if isinstance(v, list) and any(v)}
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
-
-
-def _is_component(value: object) -> bool:
-    """As diffusers has them: a library and a class of it."""
-    return isinstance(value, list) and len(value) == 2
+    gone = [name for name in components if name not in written]
+    if gone:
+        log.info("%s: left out: %s", path.parent, ", ".join(gone))
+    if "safety_checker" in gone:
+        index["requires_safety_checker"] = False
+    return index | dict.fromkeys(gone, (None, None))
 
 
 def _vocabulary(source: Source, part: str) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """safetensors files: https://github.com/huggingface/safetensors, "Format"."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..dtypes import DTYPES
 from ..recode import Piece, Tensor
@@ -10,14 +10,16 @@ from .file import Content, given
 _METADATA = {"format": "pt"}  # transformers refuses files that do not say so
 
 
-def safetensors(tensors: Sequence[Tensor]) -> Content:
+def safetensors(
+    tensors: Sequence[Tensor], metadata: Mapping[str, str] = _METADATA
+) -> Content:
     """The file that holds these tensors, those of wider types first.
 
     So each begins at a multiple of its type's size, as the format's own library sees
     to; the tensors themselves begin at a multiple of 8 bytes.
     """
     ordered = sorted(tensors, key=lambda t: -DTYPES[t.dtype].size)
-    header: dict[str, object] = {"__metadata__": _METADATA}
+    header: dict[str, object] = {"__metadata__": {**metadata, **_METADATA}}
     end = 0
     for tensor in ordered:
         begin, end = end, end + tensor.nbytes
