@@ -12,10 +12,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .build import build, config, outline
+from .build import AS_IN_FILE, build, config, outline
 from .convert.detect import Contents, Kind, as_part, combined, identify
 from .convert.kinds import kind
 from .convert.readers import Entry, read_file
+from .convert.type_rules import TypeRules
 from .errors import CheckpointError
 from .families import FAMILIES, Family
 from .folder import FOLDERS, choose_weights
@@ -112,9 +113,11 @@ class Source:
                 f"fit the UNet, which wants {wanted}"
             )
 
-    def build(self, part: str, dtype: mx.Dtype) -> nn.Module:
+    def build(
+        self, part: str, dtype: mx.Dtype, types: TypeRules = AS_IN_FILE
+    ) -> nn.Module:
         """The part's model, filled; see build.build."""
-        return build(part, self.contents.parts[part], dtype)
+        return build(part, self.contents.parts[part], dtype, types)
 
     @cached_property
     def tokenizer(self) -> ClipTokenizer:
@@ -175,8 +178,8 @@ def open_source(
     Raises: CheckpointError if something is missing, broken or not understood.
     """
     given = {option: Path(path) for option, path in parts.items() if path is not None}
-    path = Path(next(iter(given.values())) if path_or_id is None else path_or_id)
-    name = _name(path)
+    asked = next(iter(given.values())) if path_or_id is None else Path(path_or_id)
+    path = asked
     try:
         if path_or_id is None:
             contents, folder = Contents.empty(), None
@@ -193,7 +196,7 @@ def open_source(
             f"{where}: cannot be read ({error.strerror}); check the path and who may "
             "read it"
         ) from error
-    return Source(path, name, contents, folder)
+    return Source(path, _name(asked), contents, folder)
 
 
 def open_model(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from . import backend
 from ._version import __version__
+from .convert.type_rules import TypeRules
 from .errors import ConfigError, SDError
 from .families import Conditioning
 from .image import save_png, to_pil
@@ -20,6 +21,7 @@ from .load import DEMO, Source, open_model
 from .models.clip import ClipText
 from .models.unet import UNet
 from .models.vae import AutoencoderKL
+from .quantize import parse_rules
 from .request import Request, parameters
 from .sampling.guidance import cfg
 from .sampling.noise import RNGS, latent_noise
@@ -60,9 +62,10 @@ class Pipeline:
     and the VAE stay for the next request.
     """
 
-    def __init__(self, source: Source, dtype: mx.Dtype):
+    def __init__(self, source: Source, dtype: mx.Dtype, types: TypeRules):
         self.source = source
         self.dtype = dtype
+        self.types = types
         self.family = source.family
         self._models: dict[str, nn.Module] = {}
         self._texts: dict[str, Conditioning] = {}
@@ -143,7 +146,7 @@ class Pipeline:
 
     def _model(self, part: str) -> nn.Module:
         if part not in self._models:
-            self._models[part] = self.source.build(part, self.dtype)
+            self._models[part] = self.source.build(part, self.dtype, self.types)
         return self._models[part]
 
     def _sample(
@@ -213,6 +216,8 @@ def load(
     clip_g: str | Path | None = None,
     vae: str | Path | None = None,
     dtype: str | None = None,
+    type: str | None = None,
+    tensor_type_rules: str | None = None,
 ) -> Pipeline:
     """Open a model; its weights are checked now and read when first needed.
 
@@ -221,12 +226,19 @@ def load(
             None: the parts given, or else the small model that comes with the package.
         diffusion_model, clip_l, clip_g, vae: a file or folder whose UNet, first text
             encoder (SD 2.x's too), second one or VAE takes the place of the model's.
-        dtype: "f32", "f16" or "bf16"; None: float32 on a CPU, float16 on a GPU.
+        dtype: to compute in: "f32", "f16" or "bf16"; None: float32 on a CPU, float16
+            on a GPU.
+        type: to hold weights of linear layers and convolutions in, one of
+            quantize.TYPES, such as "q8_0"; None: as the file quantises, else dtype.
+        tensor_type_rules: "regex=type,…" for names in the file; the first that is
+            found in a name counts, before `type`.
 
-    Raises: CheckpointError if the model is missing, broken or not understood.
+    Raises: CheckpointError if the model is missing, broken or not understood;
+        ConfigError for an unknown type or a malformed rule.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    types = parse_rules(type, tensor_type_rules)
     parts = {
         "diffusion_model": diffusion_model,
         "clip_l": clip_l,
@@ -236,4 +248,5 @@ def load(
     if path_or_id is None and not any(parts.values()):
         path_or_id = DEMO
     source = open_model(path_or_id, **parts)
-    return Pipeline(source, DTYPES[dtype] if dtype else backend.compute_dtype())
+    computed = DTYPES[dtype] if dtype else backend.compute_dtype()
+    return Pipeline(source, computed, types)

@@ -6,9 +6,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rows import edge_rows, weights
 
-from mlx_sd import ConfigError
+from mlx_sd import ConfigError, Request, load
+from mlx_sd.cli import main
 from mlx_sd.convert.detect import Parameter
 from mlx_sd.convert.ggml.packed import PACKABLE
 from mlx_sd.convert.layouts import CONV, POINT, SAME, TRANSPOSED, Layout
@@ -206,3 +208,33 @@ def test_a_type_or_rule_that_cannot_be_is_an_error_of_one_line(type, rules, says
     with pytest.raises(ConfigError, match=says) as error:
         parse_rules(type, rules)
     assert len(str(error.value).splitlines()) == 1
+
+
+# --- From outside ---
+
+
+def test_a_picture_in_q8_0_is_the_float_ones():
+    request = Request(prompt="a red house under a night sky", seed=1, steps=4)
+    plain, quantised = (
+        np.asarray(load(type=type)(request)[0], np.float64) for type in (None, "q8_0")
+    )
+    error = np.mean(np.square(quantised - plain))
+    assert error and 10 * np.log10(255**2 / error) > 35
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--type", "q6_K"], "'q6_K' is not one of"),
+        (["--tensor-type-rules", "attn=q6_K"], "type Q6_K"),
+        (["--tensor-type-rules", "att(n=q8_0"], "not a regular expression"),
+    ],
+)
+def test_a_type_or_rule_that_cannot_be_ends_the_command_with_2(
+    arguments, says, tmp_path
+):
+    output = ["-p", "a house", "-o", str(tmp_path / "x.png")]
+    result = CliRunner().invoke(main, ["generate", *output, *arguments])
+    assert result.exit_code == 2 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert says in line

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from .._version import __version__
-from ..errors import SDError
+from ..errors import ConfigError, SDError
 from .convert import convert
 from .generate import generate
 from .info import info
@@ -25,6 +25,8 @@ class Cli(click.Group):
         except click.UsageError as error:
             error.ctx = None  # else click adds two lines of usage
             raise
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
         except SDError as error:
             raise click.ClickException(str(error)) from error
 

@@ -9,25 +9,18 @@ from tqdm import tqdm
 from ..convert import convert as convert_model
 from ..convert.rules.outgoing import SCHEMES
 from ..convert.type_rules import TYPES
-from ..errors import ConfigError, SDError
+from ..errors import SDError
 from ..load import OPTIONS
-from .options import part_options
+from .options import part_options, type_options
 
 
 @click.command()
 @click.argument("src", metavar="[SRC]", required=False)
 @click.argument("dst", metavar="DST", required=False)
-@click.option(
-    "--type",
-    type=click.Choice(TYPES, case_sensitive=False),
-    help="Store weights as this; a .safetensors file or a folder holds f32, f16 and "
-    "bf16.  [default: as they are stored now]",
-)
-@click.option(
-    "--tensor-type-rules",
-    metavar="RULES",
-    help='Types by name, as "regex=type,regex=type"; the first that is found in a '
-    "tensor's name counts, before --type.",
+@type_options(
+    TYPES,
+    "Store weights as this; a .safetensors file or a folder holds f32, f16 and bf16.  "
+    "[default: as they are stored now]",
 )
 @click.option(
     "--names",
@@ -66,8 +59,6 @@ def convert(src: str | None, dst: str | None, **options: Any) -> None:
 
         try:
             convert_model(src, dst, on_progress=show, **options)
-        except ConfigError as error:
-            raise click.UsageError(str(error)) from error
         except KeyboardInterrupt:
             raise SDError("stopped; nothing was written") from None
     click.echo(dst)

@@ -9,14 +9,14 @@ import click
 from tqdm import tqdm
 
 from .. import backend
-from ..errors import ConfigError, SDError
+from ..errors import SDError
 from ..image import check_writable
 from ..pipeline import Picture, Pipeline, load
 from ..request import Request
 from ..sampling.noise import RNGS
 from ..sampling.samplers import SAMPLERS
 from ..sampling.schedules import SCHEDULES
-from .options import model_options, part_options
+from .options import LOADING, model_options, part_options
 
 DEFAULT = Request(prompt="")
 
@@ -81,16 +81,7 @@ DEFAULT = Request(prompt="")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but paths and errors.")
 def generate(
-    model: str | None,
-    diffusion_model: str | None,
-    clip_l: str | None,
-    clip_g: str | None,
-    vae: str | None,
-    dtype: str | None,
-    output: Path,
-    verbose: bool,
-    quiet: bool,
-    **fields: Any,
+    model: str | None, output: Path, verbose: bool, quiet: bool, **options: Any
 ) -> None:
     """Paint pictures from a prompt; their paths go to stdout.
 
@@ -100,10 +91,8 @@ def generate(
     """
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.getLogger("mlx_sd").setLevel(level)
-    try:
-        request = Request(**fields)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+    loading = {name: options.pop(name) for name in LOADING}
+    request = Request(**options)
     start = time.perf_counter()
     if output.suffix.lower() != ".png" and not output.is_dir():
         output = output.with_name(output.name + ".png")
@@ -114,16 +103,9 @@ def generate(
         ]
     for path in paths:
         check_writable(path)
-    pipeline = load(
-        model,
-        diffusion_model=diffusion_model,
-        clip_l=clip_l,
-        clip_g=clip_g,
-        vae=vae,
-        dtype=dtype,
-    )
+    pipeline = load(model, **loading)
     request = pipeline.resolve(request)
-    if fields["seed"] < 0 and not quiet:
+    if options["seed"] < 0 and not quiet:
         click.echo(f"seed {request.seed}", err=True)
     try:
         paint(pipeline, request, paths, quiet)

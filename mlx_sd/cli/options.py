@@ -1,11 +1,13 @@
 """Options that several commands share, and how values reach the library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
+from ..load import OPTIONS
 from ..pipeline import DTYPES
+from ..quantize import TYPES
 
 PARTS = {
     "--diffusion-model": "a UNet",
@@ -14,10 +16,19 @@ PARTS = {
     "--vae": "a VAE",
 }
 
+# What the two of these decorators that open a model give to the library's load().
+LOADING = (*OPTIONS, "dtype", "type", "tensor_type_rules")
+
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which model to open, and how."""
     for option in (
+        type_options(
+            TYPES,
+            "Hold the weights of linear layers and convolutions in this; in q4_K and "
+            "q5_K only those with rows of whole blocks of 256.  [default: as the file "
+            "quantises them, else the type to compute in]",
+        ),
         click.option(
             "--dtype",
             type=click.Choice(list(DTYPES)),
@@ -33,6 +44,24 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def type_options(
+    types: Sequence[str], help: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One type for weights, and others for some of them by name."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        rules = click.option(
+            "--tensor-type-rules",
+            metavar="RULES",
+            help='Types by name, as "regex=type,regex=type"; the first that is found '
+            "in a tensor's name counts, before --type.",
+        )
+        choice = click.Choice(types, case_sensitive=False)
+        return click.option("--type", type=choice, help=help)(rules(command))
+
+    return add
 
 
 def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
