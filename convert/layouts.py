@@ -47,5 +47,5 @@ TRANSPOSED = Layout(
 ROWS = Layout(
     shape=lambda s: s,
     ours=lambda x: x,
-    theirs=lambda *shares: mx.concatenate(shares),
+    theirs=lambda *shares: mx.concatenate(list(shares)),
 )
