@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from opcodes import LEGACY, named, storage, tensor, text, zipped
 
 from mlx_sd import CheckpointError
 from mlx_sd.convert.readers import Entry, read_file
@@ -24,7 +25,6 @@ FILES = {  # golden file → number of tensors
     "pytorch_old.pth": 3,
     "every_type.safetensors": 17,
 }
-LEGACY = b"".join(pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {}))
 
 
 def values(entry: Entry) -> np.ndarray:
@@ -37,39 +37,6 @@ def equal(a: np.ndarray, b: np.ndarray) -> bool:
     """Bit for bit, and in type and shape."""
     same = a.dtype == b.dtype and a.shape == b.shape
     return same and a.tobytes() == b.tobytes()
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def storage(key: str = "0", length: bytes = b"K\3", kind: str = "Float") -> bytes:
-    """Opcodes that push a storage of 3 values."""
-    identity = text("storage") + f"ctorch\n{kind}Storage\n".encode() + text(key)
-    return b"(" + identity + text("cpu") + length + b"tQ"
-
-
-def tensor(
-    of: bytes = b"", offset=b"K\0", shape=b"K\3\x85", stride=b"K\1\x85"
-) -> bytes:
-    """Opcodes that push a tensor of 3 values."""
-    of = of or storage()
-    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
-    return rebuild + b"(" + of + offset + shape + stride + b"\x89NtR"
-
-
-def named(*names: str) -> bytes:
-    """Opcodes that push a dict of tensors."""
-    return b"}" + b"".join(text(name) + tensor() + b"s" for name in names)
-
-
-def zipped(path: Path, opcodes: bytes, data: bytes = bytes(12), **changes) -> Path:
-    """A checkpoint with one storage, or with members as `changes` says."""
-    members = {"data.pkl": b"\x80\x02" + opcodes + b".", "data/0": data, **changes}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(f"x/{name}", content)
-    return path
 
 
 def failure(path: Path) -> str:
@@ -322,6 +289,10 @@ WRONG = {  # opcodes of a tensor → what is said
         tensor(of=storage().replace(b"torch\nFloat", b"torch.storage\nUntyped")),
         "a tensor without a type",
     ),
+    "negated": (
+        tensor().replace(b"\x89NtR", b"\x89N}" + text("neg") + b"\x88stR"),
+        "a tensor that is conjugate or negated",
+    ),
     "repeating": (
         tensor(shape=b"J\0\0\0\1\x85", stride=b"K\0\x85"),
         "a of shape [16777216] repeats a storage of 12 bytes",
@@ -418,6 +389,11 @@ def test_a_pickle_that_grows_without_bound_is_an_error_soon(opcodes, tmp_path):
     start = time.process_time()
     failure(path)
     assert time.process_time() - start < 2
+
+
+def test_a_pickle_of_too_many_steps_is_said_to_be_that(tmp_path):
+    path = zipped(tmp_path / "x.pt", BOMBS["nothing"])
+    assert "byte 500001 of its pickle: more than 500000 opcodes" in failure(path)
 
 
 def test_such_pickles_need_little_memory(tmp_path):

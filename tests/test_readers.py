@@ -13,8 +13,10 @@ from checkpoints import hollow
 from safetensors.numpy import save_file
 
 from mlx_sd import CheckpointError
+from mlx_sd.convert.detect import identify
 from mlx_sd.convert.dtypes import DTYPES
 from mlx_sd.convert.readers import read_file
+from mlx_sd.folder import choose_weights
 from mlx_sd.load import open_model, open_source
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -236,6 +238,17 @@ def test_a_name_twice_in_a_header_is_an_error(tmp_path):
     assert "a name is in its header twice" in failure(path, read_file)
 
 
+@pytest.mark.parametrize("size", [11 << 20, 1 << 30, 1 << 60, (1 << 64) - 1])
+def test_a_header_longer_than_any_is_not_read(size, tmp_path):
+    path = tmp_path / "x.safetensors"
+    with open(path, "wb") as file:
+        file.write(size.to_bytes(8, "little") + b'{"a": ')
+        file.truncate(2 << 30)
+    start = time.process_time()
+    assert "its header would have" in failure(path, read_file)
+    assert time.process_time() - start < 0.1
+
+
 @pytest.mark.parametrize("name", ["", "a\\nb", "\\u001b[31m", "a" * 1000])
 def test_a_name_that_cannot_be_shown_is_an_error(name, tmp_path):
     field = b'{"%b": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}'
@@ -296,6 +309,22 @@ def test_a_weight_with_a_scale_that_we_do_not_know_is_not_read(weight, scale, tm
         entry.read()
 
 
+def test_what_stands_beside_scaled_weights_is_accounted_for(tmp_path):
+    layer, one = UNET + "time_embed.0", ("F32", np.ones((), "f4"))
+    tensors = {
+        f"{layer}.weight": ("F8_E4M3", np.zeros((4, 4), "u1")),
+        f"{layer}.scale_weight": one,
+        f"{layer}.scale_input": one,
+        UNET + "scaled_fp8": ("F8_E4M3", np.zeros(2, "u1")),
+        TEXT + "encoder.layers.0.mlp.fc1.input_scale": one,
+        "scaled_fp8": ("F8_E4M3", np.zeros(0, "u1")),
+    }
+    contents = identify(read_file(save(tmp_path / "x.safetensors", tensors)))
+    assert not contents.unknown and len(contents.ignored) == 4
+    (parameter,) = contents.parts["unet"].values()
+    assert parameter.entry.scale.name == f"{layer}.scale_weight"
+
+
 def save(path: Path, tensors: dict[str, tuple[str, np.ndarray]]) -> Path:
     """A safetensors file with types that NumPy does not have."""
     header, body = {}, b""
@@ -321,6 +350,31 @@ def test_a_folder_that_is_no_model_is_an_error(tmp_path):
     (tmp_path / "unet").mkdir()
     message = str(pytest.raises(CheckpointError, open_model, tmp_path).value)
     assert message.startswith(f"{tmp_path / 'unet'}: no weights, such as")
+
+
+CHOICES = [  # a folder's files, the best first where nothing speaks for half precision
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.fp16.bin",
+    "pytorch_model.bin.index.fp16.json",
+]
+
+
+def test_safetensors_go_before_checkpoints_that_must_be_unpickled():
+    left = [*CHOICES, "model.bin", "training_args.bin", "config.json"]
+    for wanted in CHOICES:
+        assert choose_weights(left, "x") == wanted
+        left.remove(wanted)
+    with pytest.raises(CheckpointError, match="x: no weights, such as "):
+        choose_weights(left, "x")
+    half = choose_weights(CHOICES, "x", prefer_half=True)
+    assert half == "model.fp16.safetensors"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="is root")

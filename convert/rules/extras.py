@@ -10,6 +10,12 @@ def _patterns(rows: Iterable[tuple[str, str]]) -> Patterns:
     return tuple((re.compile(pattern), reason) for pattern, reason in rows)
 
 
+# Beside weights in 8-bit floats; their own scales are read with them.
+_SCALES = (
+    (r"(.*\.)?(scale_input|input_scale)", "scale of what a layer takes"),
+    (r"(.*\.)?(scaled_fp8|comfy_quant)", "mark of scaled weights"),
+)
+
 # Part, or "" for what has no part's prefix → tensors that a picture does not need, by
 # their name behind the prefix, with the reason.
 IGNORED: dict[str, Patterns] = {
@@ -24,14 +30,17 @@ IGNORED: dict[str, Patterns] = {
             (r"safety_checker\..*", "safety checker"),
             (r"control_model\..*", "ControlNet"),
             (r"conditioner\.embedders\.[2-9]\..*", "picture sizes"),
+            *_SCALES,
         ),
         "unet": (
             (r"time_embed(ding)?\.cond_proj\.weight", "guidance embedding of LCM"),
             (r"__\w+__", "trace of another program"),
+            *_SCALES,
         ),
         "vae": (
             (r"loss\..*", "discriminator kept for training"),
             (r"model_ema\..*", "moving average kept for training"),
+            *_SCALES,
         ),
         "clip_l": (
             (r"(.*\.)?position_ids", "position numbers"),
@@ -39,6 +48,7 @@ IGNORED: dict[str, Patterns] = {
             (r"(.*\.)?logit_scale", "for comparing texts with pictures"),
             (r"(.*\.)?(visual|vision_model)\..*", "picture encoder"),
             (r"(.*\.)?visual_projection\.weight", "picture encoder"),
+            *_SCALES,
         ),
     }.items()
 }
