@@ -28,9 +28,15 @@ from .weights import mapped, read, share
 FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 TYPES = tuple(t for t in FILE_TYPES if t.upper() in (*FLOATS, *PACKABLE))
 
-# Layers that keep their type, beside those that do in a conversion (type_rules.py): the
-# convolutions at both ends, whose errors no other layer mends, and CLIP's projection.
+# What keeps its type, whatever is asked for:
+#   norms, biases, embeddings   are no weights of a linear layer or a convolution
+#   time, vector                keeps_type: "time_embed.", "label_emb.", "embedding"
+#   rows of no whole blocks     keeps_type
+#   conv_in, conv_out           below: no layer behind or before them mends their errors
+#   projection                  below: stable-diffusion.cpp keeps CLIP's in float, too
 _KEPT = re.compile(r"(.*\.)?(conv_in|conv_out|projection)")
+
+_MOST = float(np.finfo(np.float16).max)  # scales are of that type
 
 _WITH_THEIR_ROWS = (SAME, POINT, LINEAR, ROWS)  # the layouts that keep rows whole
 
@@ -92,22 +98,22 @@ def hold(parameter: Parameter, wanted: str, dtype: mx.Dtype) -> Weights | None:
 
 
 def _quantized(parameter: Parameter, wanted: str) -> np.ndarray | None:
-    """The weight as blocks of bytes, row by row; None if a value is infinite or NaN."""
+    """The weight as blocks of bytes, row by row; None if a value is beyond float16."""
     rows, columns = _matrix(parameter)
     block = DTYPES[wanted]
     blocks = np.empty((rows, columns // block.block * block.size), np.uint8)
     values = mapped(parameter, mx.float32)
-    finite = []
+    fits = []
 
     def quantize(stored: np.ndarray, out: np.ndarray) -> None:
         some = np.empty(stored.shape, values.dtype)
         values.cast(stored, some)
         matrix = some.view(np.float32).reshape(-1, columns)
-        finite.append(np.isfinite(matrix).all())
+        fits.append((np.abs(matrix) <= _MOST).all())  # which a NaN is not
         out[:] = QUANTIZERS[wanted](matrix)
 
     share(quantize, values.stored, blocks)
-    return blocks.reshape(-1) if all(finite) else None
+    return blocks.reshape(-1) if all(fits) else None
 
 
 def _is_packed(parameter: Parameter) -> bool:

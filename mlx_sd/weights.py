@@ -12,7 +12,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
@@ -138,8 +138,10 @@ def share(cast: Cast, source: np.ndarray, out: np.ndarray) -> None:
         return cast(source, out)
     ends = [len(out) * i // count for i in range(count + 1)]
     shares = [slice(*pair) for pair in pairwise(ends)]
-    for _ in _pool().map(lambda rows: cast(source[rows], out[rows]), shares):
-        pass  # raises what a cast has raised
+    jobs = [_pool().submit(cast, source[rows], out[rows]) for rows in shares]
+    wait(jobs)  # all of them, as an error may give `out`'s memory back
+    for job in jobs:
+        job.result()
 
 
 @cache

@@ -110,6 +110,18 @@ def test_a_quantised_unet_is_as_small_as_its_bits(type, most, parts):
     assert 8 * size(unet) / count < most
 
 
+@pytest.mark.parametrize("type", ["f16", "q8_0"])
+def test_dense_weights_live_for_one_use_at_a_time(type, parts):
+    unet = build("unet", parts["unet"], mx.float32, parse_rules(type, None))
+    inputs = noise(1, 8, 8, 4), mx.array([500.0]), noise(1, 77, 128)
+    mx.eval(inputs)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(unet(*inputs))
+    dense = 4 * sum(np.prod(p.shape) for p in parts["unet"].values())
+    assert mx.get_peak_memory() - before < dense / 2  # 0.11 of it on a CPU
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_quantising_at_load_changes_the_result_little(part, parts):
     dense, packed = (

@@ -13,7 +13,7 @@ from mlx_sd import ConfigError, Request, load
 from mlx_sd.cli import main
 from mlx_sd.convert.detect import Parameter
 from mlx_sd.convert.ggml.packed import PACKABLE
-from mlx_sd.convert.layouts import CONV, POINT, SAME, TRANSPOSED, Layout
+from mlx_sd.convert.layouts import CONV, POINT, ROWS, SAME, TRANSPOSED, Layout
 from mlx_sd.convert.readers import Entry
 from mlx_sd.nn.compact import COMPACT, Compact, unpack
 from mlx_sd.quantize import held_type, hold, parse_rules
@@ -90,11 +90,12 @@ def test_integers_come_out_of_the_words_that_mlx_packs_them_in(bits):
     np.testing.assert_array_equal(np.array(found), np.array(expected))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e10])
-def test_a_weight_that_no_block_can_hold_stays_float(value):
-    rows = np.zeros((2, 64), np.float32)
-    rows[1, 40] = value
-    assert hold(parameter(rows, "F32", rows.shape), "Q8_0", mx.float32) is None
+@pytest.mark.parametrize("name", PACKABLE)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e10])
+def test_a_weight_that_no_block_can_hold_stays_float(value, name):
+    rows = weights()["normal"][:4, :512].copy()
+    rows[1, 300] = value
+    assert hold(parameter(rows, "F32", rows.shape), name, mx.float32) is None
 
 
 ROUNDING = {mx.float32: 1e-5, mx.float16: 4e-3, mx.bfloat16: 3e-2}  # a few last bits
@@ -133,6 +134,7 @@ WIDE = (8, 512)
         (None, LINEAR, ("F16", WIDE, SAME), None),
         (None, LINEAR, ("Q8_0", WIDE, SAME), "Q8_0"),
         (None, LINEAR, ("Q4_K", WIDE, POINT), "Q4_K"),
+        (None, LINEAR, ("Q5_0", WIDE, ROWS), "Q5_0"),
         (None, LINEAR, ("Q6_K", WIDE, SAME), None),
         (None, LINEAR, ("Q8_0", WIDE, TRANSPOSED), None),
         (None, CONVOLUTION, ("Q8_0", (8, 64, 3, 3), CONV), None),
