@@ -25,9 +25,9 @@ def unet_json(config: UNetConfig, sample_size: int) -> Json:
     Args:
         sample_size: rows and columns of the latent of a picture of the default size.
     """
-    mid = max(config.mid, default=0)
-    down = [_depth(level, mid) for level in config.down]
-    up = [_depth(level, mid) for level in config.up]
+    down, up = map(_depths, (config.down, config.up))
+    if not any(config.down[-1]):  # diffusers takes the middle's from the last level
+        down[-1] = up[0] = max((1, *config.mid))
     found: Json = {
         "_class_name": "UNet2DConditionModel",
         **DIFFUSERS,
@@ -118,12 +118,9 @@ def _mid_block(depths: tuple[int, ...]) -> str | None:
     return "UNetMidBlock2DCrossAttn" if any(depths) else "UNetMidBlock2D"
 
 
-def _depth(depths: tuple[int, ...], mid: int) -> Any:
-    """Of a level.
-
-    One without transformers says the middle's, which diffusers takes from the last.
-    """
-    return _one_or_all(depths) if any(depths) else max(mid, 1)
+def _depths(levels: Sequence[tuple[int, ...]]) -> list[Any]:
+    """Where a level has no transformers its number means nothing."""
+    return [_one_or_all(level) if any(level) else 1 for level in levels]
 
 
 def _one_or_all(values: Sequence[Any]) -> Any:

@@ -1,5 +1,6 @@
 """What a diffusers folder says beside its weights, made for a model that has none."""
 
+import logging
 from dataclasses import dataclass, replace
 
 from ...errors import CheckpointError
@@ -7,6 +8,8 @@ from ...folder import FOLDERS
 from ...tokenizers.clip import BOS, CHUNK, EOS
 from ..source import Source
 from .components import DIFFUSERS, Json, clip_json, unet_json, vae_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
