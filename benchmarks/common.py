@@ -129,7 +129,13 @@ def report(rows: list[Row], runs: int) -> None:
 
 def versions() -> str:
     found = []
-    for package in ("mlx-sd", "mlx", "torch", "diffusers"):
+    for package in (
+        "mlx-sd",
+        "mlx",
+        "torch",
+        "diffusers",
+        "stable-diffusion-cpp-python",
+    ):
         try:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
