@@ -267,6 +267,18 @@ def test_fused_tensors_of_a_foreign_file_stay_one(tmp_path):
     assert same(written(tmp_path / "a.safetensors", tmp_path / "b.safetensors"), fused)
 
 
+@pytest.mark.parametrize("name", ["pytorch_zip.ckpt", "pytorch_legacy.ckpt"])
+def test_a_pytorch_checkpoint_becomes_safetensors(name, tmp_path):
+    golden = np.load(GOLDEN / "tensors.npz")
+    convert(GOLDEN / name, tmp_path / "x.safetensors")
+    found = read_file(tmp_path / "x.safetensors")
+    assert found.keys() <= set(golden.files) and len(found) == 30
+    bits = {n for n in golden.files if "bfloat16" in n or "float8" in n}  # not values
+    for key in found.keys() - bits:
+        values = np.array(found[key].read().astype(mx.float32))
+        np.testing.assert_array_equal(values, golden[key].astype(np.float32))
+
+
 # What goes along, and what does not
 
 
