@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import checkpoints
@@ -20,6 +21,7 @@ from mlx_sd.convert.plan import Planner
 from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.single import single_file
 from mlx_sd.convert.type_rules import TypeRules
+from mlx_sd.convert.writers.settings import settings
 from mlx_sd.errors import ConfigError
 from mlx_sd.load import DEMO, Source, open_model, open_source
 
@@ -366,6 +368,35 @@ def test_settings_made_from_weights_are_those_that_diffusers_wrote(tmp_path):
         for key in ours.keys() - own - tokens:
             assert ours[key] == theirs[key], key
     assert open_model(tmp_path / "made").tokenizer.vocab_size == 49408
+
+
+def scheduler(kind: str, *markers: str) -> dict:
+    contents = replace(names.contents(kind, "ldm"), markers=dict.fromkeys(markers))
+    made = settings(Source(Path("x"), "x", contents))
+    return made["scheduler/scheduler_config.json"]
+
+
+def test_the_scheduler_says_what_markers_say(caplog):
+    assert scheduler("SDXL")["prediction_type"] == "epsilon" and not caplog.records
+    told = scheduler("SDXL", "v_pred", "ztsnr")
+    assert told["prediction_type"] == "v_prediction"
+    assert told["rescale_betas_zero_snr"] and told["timestep_spacing"] == "trailing"
+    scheduler("SD 2.x")
+    assert "does not say whether it predicts noise" in caplog.text
+    with pytest.raises(CheckpointError, match="noise levels of EDM"):
+        scheduler("SDXL", "edm_vpred.sigma_max")
+
+
+@pytest.mark.parametrize("kind, expected", [("SDXL", {"v_pred"}), ("SD 2.x", set())])
+def test_a_single_file_says_what_the_scheduler_says(kind, expected, tmp_path, caplog):
+    (tmp_path / "scheduler").mkdir()
+    text = json.dumps({"prediction_type": "v_prediction"})
+    (tmp_path / "scheduler/scheduler_config.json").write_text(text)
+    source = Source(tmp_path, "x", names.contents(kind, "diffusers"), tmp_path)
+    tensors = single_file(source, None, Planner(TypeRules(), ["F16", "F32"]))
+    found = {tensor.name for tensor in tensors if tensor.shape == (0,)}
+    assert found == expected
+    assert ("predicts v_prediction, says its scheduler" in caplog.text) != bool(found)
 
 
 def _as_file(tmp_path: Path) -> Path:

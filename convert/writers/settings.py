@@ -104,9 +104,15 @@ def _prediction(source: Source) -> Json:
             f"{source.path}: predicts velocity at the noise levels of EDM, which no "
             "diffusers folder of ours can say; write .safetensors"
         )
-    found: Json = {
-        "prediction_type": "v_prediction" if "v_pred" in markers else "epsilon"
-    }
+    velocity = "v_pred" in markers
+    if source.kind.base == "sd2" and source.folder is None and not velocity:
+        log.warning(
+            "%s: does not say whether it predicts noise, as is written now, or "
+            "velocity, as SD 2.x for 768 pixels does; for that set prediction_type in "
+            "scheduler/scheduler_config.json to v_prediction",
+            source.path,
+        )
+    found: Json = {"prediction_type": "v_prediction" if velocity else "epsilon"}
     if "ztsnr" in markers:
         found |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return found
