@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...errors import CheckpointError
-from .entry import Entry, reason
+from .entry import MAX_NAME, Entry, reason
 from .gguf import read_gguf
 from .pytorch import read_legacy, read_zip
 from .safetensors import read_safetensors
@@ -11,8 +11,6 @@ from .scales import fold_scales
 from .shards import read_shards
 
 __all__ = ["Entry", "read_file"]
-
-_MAX_NAME = 500
 
 
 def read_file(path: Path) -> dict[str, Entry]:
@@ -28,7 +26,7 @@ def read_file(path: Path) -> dict[str, Entry]:
     if not entries:
         raise CheckpointError(f"{path}: no tensors in it; is it the right file?")
     for name in entries:
-        if not name.isprintable() or not 0 < len(name) <= _MAX_NAME:
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
             raise CheckpointError(
                 f"{path}: a tensor is named {name[:100]!r}, which is no proper name; "
                 "download or copy the file again"

@@ -11,6 +11,12 @@ import numpy as np
 from ...errors import CheckpointError
 from ..dtypes import DTYPES
 
+# Far above any model's, and low enough that no list of tensors takes long.
+MAX_TENSORS = 50_000  # in a file
+MAX_NAME = 500  # letters
+
+_MAX_LENGTH = 2**31 - 1  # of an axis in MLX, and so of what is not yet in its shape
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -35,6 +41,11 @@ class Entry:
             raise CheckpointError(
                 f"{self.path}: {self.name} has type {self.dtype}; readable are "
                 f"{', '.join(DTYPES)}"
+            )
+        if max(prod(self.shape), *self.shape, 0) > _MAX_LENGTH:
+            raise CheckpointError(
+                f"{self.path}: {self.name} of shape {list(self.shape[:16])} is longer "
+                f"than the {_MAX_LENGTH} values that MLX can hold"
             )
         values = DTYPES[self.dtype].decode(self.raw()).reshape(self.shape)
         return values if self.scale is None else self._scaled(values, self.scale)

@@ -12,13 +12,12 @@ from math import prod
 from typing import Any
 
 from ..dtypes import DTYPES
+from .entry import MAX_NAME, MAX_TENSORS
 from .unpickle import MAX_STEPS, Call, Inert, Pairs, Refused, Stream, unpickle
 
 _MAX_AXES = 16
 _MAX_LENGTH = 1 << 48  # of an axis or a storage, in values
-_MAX_TENSORS = 50_000
 _MAX_DEPTH = 16  # of containers in containers
-_MAX_KEY = 500  # letters
 
 # Keys that hold a whole model's tensors among a trainer's other records, and so are no
 # part of their names. Others are: IP-Adapter's tensors are image_proj.x, ip_adapter.x,
@@ -101,8 +100,8 @@ def name_tensors(tree: Any) -> dict[str, Tensor]:
         name = _join(keys)
         if name in named:
             raise Refused(f"holds two tensors named {name[:100]!r}")
-        if len(named) == _MAX_TENSORS:
-            raise Refused(f"holds more than {_MAX_TENSORS} tensors")
+        if len(named) == MAX_TENSORS:
+            raise Refused(f"holds more than {MAX_TENSORS} tensors")
         named[name] = tensor
     return named
 
@@ -130,13 +129,16 @@ def _join(keys: Keys) -> str:
     if not keys or not all(map(_is_key, keys)):
         raise Refused("holds a tensor whose key is neither a short text nor a number")
     outer = [key for key in keys[:-1] if key not in _WRAPPERS]
-    return ".".join(map(str, [*outer, keys[-1]]))
+    name = ".".join(map(str, [*outer, keys[-1]]))
+    if len(name) > MAX_NAME:  # else many long ones of the same keys may fill memory
+        raise Refused(f"names a tensor {name[:100]!r} and longer than {MAX_NAME}")
+    return name
 
 
 def _is_key(key: Any) -> bool:
     if type(key) is int:
         return abs(key) < 1 << 63
-    return type(key) is str and len(key) <= _MAX_KEY
+    return type(key) is str and len(key) <= MAX_NAME
 
 
 def _storage(identity: Any) -> Storage:

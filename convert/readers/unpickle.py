@@ -18,7 +18,7 @@ from .entry import reason
 
 MAX_BYTES = 4 << 20  # that of SD 1.5 has 0.3 MB
 MAX_STEPS = 500_000  # some 40 per tensor
-_MAX_LINE = 1000  # of the few arguments that are text
+_MAX_LINE = 1000  # of the few arguments that are text, and of names
 _MAX_ARGUMENTS = 16
 
 
@@ -178,6 +178,8 @@ class _Machine:
         name, module = self.pop(), self.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise Refused("asks for something whose name is no text")
+        if len(module) + len(name) > _MAX_LINE:  # or each would be another long text
+            raise Refused("asks for something with a name beyond all measure")
         self.stack.append(self.find(f"{module}.{name}"))
 
     def persistent(self, _: None) -> None:
