@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
-from .entry import Entry, map_bytes, reason
+from .entry import MAX_TENSORS, Entry, map_bytes, reason
 
 # The library takes 100 MB, for which Python would need 2 GB; SDXL's has 0.3 MB, and
 # what trainers write beside a LoRA's tensors a few.
@@ -26,9 +26,12 @@ def read_safetensors(path: Path) -> dict[str, Entry]:
             size = int.from_bytes(file.read(8), "little")
             if size > _MAX_HEADER:
                 raise ValueError(f"its header would have {size / 1e6:.0f} MB")
+            text = file.read(size)
+            if text.count(b"{") > MAX_TENSORS:
+                raise ValueError(f"it describes more than {MAX_TENSORS} tensors")
             with safe_open(path, framework="numpy"):
                 pass
-            header = json.loads(file.read(size), object_pairs_hook=_once)
+            header = json.loads(text, object_pairs_hook=_once)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({reason(error)}); "
