@@ -406,7 +406,7 @@ def test_a_missing_shard_is_named(index):
 
 def test_a_tensor_missing_from_its_shard_is_named(index):
     save_file({"d": np.ones(1, "f2")}, index.with_name("model-2.safetensors"))
-    assert ": c is not in model-2.safetensors" in failure(index, read_file)
+    assert ": 'c' is not in model-2.safetensors" in failure(index, read_file)
 
 
 def test_shards_may_be_pytorch_checkpoints(tmp_path):

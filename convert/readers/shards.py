@@ -7,7 +7,7 @@ from pathlib import Path
 from ...errors import CheckpointError
 from .entry import Entry, reason
 
-_MAX_INDEX = 16 << 20  # bytes, at some 100 per tensor
+_MAX_INDEX = 4 << 20  # bytes, at some 100 per tensor
 _MALFORMED = (ValueError, TypeError, AttributeError, KeyError, RecursionError, OSError)
 
 
@@ -26,7 +26,7 @@ def read_shards(
             raise ValueError(f"longer than {_MAX_INDEX} bytes")
         weight_map = json.loads(text)["weight_map"]
         names = sorted(set(weight_map.values()))
-        if any(name != Path(name).name or name in ("", "..") for name in names):
+        if not all(map(_is_file_name, names)):
             raise ValueError("a shard is not a file beside it")
     except _MALFORMED as error:
         raise CheckpointError(
@@ -40,14 +40,20 @@ def read_shards(
             other = entries.setdefault(name, entry)
             if other is not entry and name not in weight_map:
                 raise CheckpointError(
-                    f"{path}: {name} is in {other.path.name} and in {shard_name}, and "
-                    "the index does not say which counts; download the shards again"
+                    f"{path}: {name[:100]!r} is in {other.path.name} and in "
+                    f"{shard_name}, and the index does not say which counts; "
+                    "download the shards again"
                 )
     for name, shard_name in weight_map.items():
         if name not in shards[shard_name]:
             raise CheckpointError(
-                f"{path}: {name} is not in {shard_name}, where the index says; "
+                f"{path}: {name[:100]!r} is not in {shard_name}, where the index says; "
                 "download the shards again"
             )
         entries[name] = shards[shard_name][name]
     return entries
+
+
+def _is_file_name(name: str) -> bool:
+    known = name == Path(name).name and name not in ("", "..")
+    return known and name.isprintable() and len(name) < 256
