@@ -26,6 +26,7 @@ from .pickle import Storage, Tensor, name_tensors, read_tree
 from .unpickle import MAX_BYTES, Pairs, Refused, Stream
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
+_ENCRYPTED, _UTF8 = 0x61, 0x800  # in a member's flags; its bytes, maybe by a patch
 _MAX_REPEATED = 16 << 20  # bytes of a tensor that repeats a smaller storage
 
 Offsets = dict[str, int]  # key of a storage → where its bytes begin in the file
@@ -147,12 +148,15 @@ def _place(file: FileIO, info: ZipInfo) -> int:
     """Where a member's bytes begin: after a header of its own."""
     if info.compress_type != ZIP_STORED or info.file_size != info.compress_size:
         raise Refused(f"its member {info.filename[:100]!r} is compressed")
+    if info.flag_bits & _ENCRYPTED:
+        raise Refused(f"its member {info.filename[:100]!r} is encrypted")
+    name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
     file.seek(info.header_offset)
-    header = file.read(30)
-    if len(header) < 30 or not header.startswith(b"PK\3\4"):
+    header = file.read(30 + len(name))
+    length, extra = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+    if header[:4] != b"PK\3\4" or length != len(name) or header[30:] != name:
         raise Refused(f"its member {info.filename[:100]!r} is not in its place")
-    name, extra = struct.unpack_from("<HH", header, 26)
-    return info.header_offset + len(header) + name + extra
+    return info.header_offset + len(header) + extra
 
 
 def _content(file: FileIO, info: ZipInfo) -> bytes:
