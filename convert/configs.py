@@ -16,6 +16,9 @@ from .parameter import Parameters
 SD1_HEADS = 8
 HEAD_WIDTH = 64  # in CLIP, and in the UNets of SD 2.x and SDXL
 
+# SDXL's UNet has fewer than 100, but a name may speak of any number before it.
+_MAX_BLOCKS = 1000
+
 
 def unet_config(parameters: Parameters) -> UNetConfig:
     """Raises: CheckpointError if an outer part of the UNet is missing."""
@@ -29,6 +32,8 @@ def unet_config(parameters: Parameters) -> UNetConfig:
     proj_in = next((n for n in parameters if n.endswith("attn.proj_in.weight")), None)
     if not widths or cross is None or proj_in is None:
         raise CheckpointError("the UNet lacks its levels or its attention to the text")
+    up = [depths[f"up.{i}"] for i in range(len(down))]
+    _check_blocks(sum(1 + d for level in (*down, depths["mid"], *up) for d in level))
     context_width = parameters[cross].shape[1]
     linear = len(parameters[proj_in].entry.shape) == 2
     vector = "vector.layers.0.weight"
@@ -49,7 +54,7 @@ def unet_config(parameters: Parameters) -> UNetConfig:
         time_width=_shape(parameters, "time.layers.0.weight")[0],
         down=tuple(down),
         mid=depths["mid"],
-        up=tuple(depths[f"up.{i}"] for i in range(len(down))),
+        up=tuple(up),
         vector_width=vector_width,
         linear_projections=linear,
         only_cross=only_cross,
@@ -94,14 +99,24 @@ def openclip_config(parameters: Parameters) -> ClipConfig:
 
 
 def _coder(parameters: Parameters, coder: str) -> CoderConfig:
-    levels = f"{coder}.levels"
+    levels = _count(parameters, rf"{coder}\.levels\.(\d+)\..*")
+    blocks = _count(parameters, rf"{coder}\.levels\.0\.res\.(\d+)\..*")
+    _check_blocks(levels * blocks)
     return CoderConfig(
         widths=tuple(
-            _shape(parameters, f"{levels}.{i}.res.0.conv1.weight")[0]
-            for i in range(_count(parameters, rf"{coder}\.levels\.(\d+)\..*"))
+            _shape(parameters, f"{coder}.levels.{i}.res.0.conv1.weight")[0]
+            for i in range(levels)
         ),
-        blocks=_count(parameters, rf"{coder}\.levels\.0\.res\.(\d+)\..*"),
+        blocks=blocks,
     )
+
+
+def _check_blocks(count: int) -> None:
+    if count > _MAX_BLOCKS:
+        raise CheckpointError(
+            f"its names speak of {count} blocks and layers, and {_MAX_BLOCKS} are the "
+            "most that we build"
+        )
 
 
 _BLOCK = re.compile(

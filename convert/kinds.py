@@ -80,7 +80,7 @@ def _variant(unet: UNetConfig, base: str) -> str:
     if base in ("sd1", "sd2"):
         return _small_sd(unet)
     if base == "sdxl" and unet.mid == (0,):
-        return "ssd1b" if unet.up[1][0] > 1 else "vega"
+        return "ssd1b" if unet.up[1:] and max(unet.up[1], default=0) > 1 else "vega"
     return "" if len(unet.mid) == 2 and len(unet.down[0]) == 2 else "other"
 
 

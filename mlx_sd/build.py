@@ -20,6 +20,7 @@ from .quantize import held_type, hold
 from .weights import read
 
 AS_IN_FILE = TypeRules()
+_LONGEST = 1 << 24  # of all axes; so MLX, whose lengths have 32 bits, holds any product
 
 # How each part's configuration follows from its parameters, and the model from it.
 BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module]]] = {
@@ -34,6 +35,12 @@ BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module
 def config(part: str, parameters: Parameters) -> Any:
     """The part's configuration. Raises: CheckpointError naming the file."""
     path = _file(parameters)
+    for parameter in parameters.values():
+        name, shape = parameter.entry.name, parameter.entry.shape
+        if not all(0 < length < _LONGEST for length in shape):
+            raise CheckpointError(
+                f"{path}: {name} has shape {list(shape)}, which no {part} can have"
+            )
     try:
         return BUILDERS[part][0](parameters)
     except SDError as error:
