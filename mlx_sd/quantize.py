@@ -118,7 +118,10 @@ def _quantized(parameter: Parameter, wanted: str) -> np.ndarray | None:
 
 def _is_packed(parameter: Parameter) -> bool:
     """Whether the file holds our weight's rows as MLX can."""
-    return parameter.entry.dtype in PACKABLE and parameter.layout in _WITH_THEIR_ROWS
+    dtype, layout = parameter.entry.dtype, parameter.layout
+    if dtype not in PACKABLE or layout not in _WITH_THEIR_ROWS:
+        return False
+    return _matrix(parameter)[1] % DTYPES[dtype].block == 0  # unless it was reshaped
 
 
 def _matrix(parameter: Parameter) -> tuple[int, int]:

@@ -136,6 +136,7 @@ WIDE = (8, 512)
         (None, LINEAR, ("Q4_K", WIDE, POINT), "Q4_K"),
         (None, LINEAR, ("Q5_0", WIDE, ROWS), "Q5_0"),
         (None, LINEAR, ("Q6_K", WIDE, SAME), None),
+        (None, LINEAR, ("Q8_0", (8, 48), SAME), None),  # reshaped after ComfyUI-GGUF
         (None, LINEAR, ("Q8_0", WIDE, TRANSPOSED), None),
         (None, CONVOLUTION, ("Q8_0", (8, 64, 3, 3), CONV), None),
         (None, nn.Embedding(8, 512), ("Q8_0", WIDE, SAME), None),
