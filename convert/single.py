@@ -132,7 +132,7 @@ def _markers(source: Source) -> dict[str, Entry]:
     try:
         told = json.loads(path.read_text()) if path.exists() else {}
         prediction, zero = (told.get(key) for key in _TOLD)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
     found = ["v_pred"] * (prediction == "v_prediction") + ["ztsnr"] * bool(zero)
     if found and not source.kind.base.startswith("sdxl"):

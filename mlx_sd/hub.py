@@ -26,6 +26,7 @@ from .folder import FOLDERS, choose_weights
 log = logging.getLogger(__name__)
 
 _SMALL = ("unet/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
+_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".json")
 
 
@@ -138,7 +139,7 @@ def _shards(folder: Path, wanted: list[str]) -> list[str]:
             try:
                 files = json.loads((folder / name).read_text())["weight_map"].values()
                 shards |= {str(PurePosixPath(name).parent / file) for file in files}
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except _MALFORMED as error:
                 raise CheckpointError(
                     f"{folder / name}: not a readable index of shards; "
                     "delete it to download it again"

@@ -79,8 +79,8 @@ class Source:
         for teller, prediction in self._predictions():
             if prediction not in (None, "epsilon"):
                 raise CheckpointError(
-                    f"{self.path}: predicts {prediction!r}, says its {teller}; only "
-                    "models that predict 'epsilon', noise, run so far"
+                    f"{self.path}: predicts {prediction!r:.100}, says its {teller}; "
+                    "only models that predict 'epsilon', noise, run so far"
                 )
         return FAMILIES[kind.base]
 
@@ -255,6 +255,6 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         loaded = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
     return loaded if isinstance(loaded, dict) else {}

@@ -8,10 +8,12 @@ from collections import Counter
 from pathlib import Path
 from re import escape, fullmatch
 
+import checkpoints
 import pytest
 from hostile import calls, examine
 
 from mlx_sd import CheckpointError
+from mlx_sd.load import open_source
 
 HERE = Path(__file__).parent
 
@@ -73,6 +75,18 @@ def test_nothing_that_a_file_asks_for_has_run(examined):
 def test_python_would_have_run_every_call(tmp_path):
     ran = python("-m", "hostile.calls", cwd=tmp_path).splitlines()
     assert ran == list(calls.CALLS)
+
+
+def test_settings_nested_without_end_are_an_error(tmp_path):
+    for folder in ("unet", "scheduler"):
+        (tmp_path / folder).mkdir()
+    shapes = {name: shape for _, _, name, shape in checkpoints.NAMES["unet"]}
+    weights = tmp_path / "unet/diffusion_pytorch_model.safetensors"
+    source = open_source(checkpoints.hollow(weights, shapes).parents[1])
+    settings = tmp_path / "scheduler/scheduler_config.json"
+    settings.write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=f"{settings}: not readable as JSON"):
+        _ = source.family
 
 
 def hang(path: Path) -> None:

@@ -82,7 +82,7 @@ def _index(path: Path, written: Sequence[str]) -> Json:
         index: Json = json.loads(path.read_text())
         # A component is told by a library and a class of it.
         components = {n: v for n, v in index.items() if isinstance(v, list) and any(v)}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
     gone = [name for name in components if name not in written]
     if gone:
