@@ -59,7 +59,15 @@ BOMBS: dict[str, bytes | Sparse] = {
 }
 
 
+def _many(letter: str) -> bytes:
+    """A shard of 20,000 empty tensors."""
+    return file({f"{letter}{i}": field("U8", [0], [0, 0]) for i in range(20_000)}, b"")
+
+
 def index_cases() -> Iterator[Case]:
+    shards = {f"{letter}.safetensors": _many(letter) for letter in "abc"}
+    many = index({file[0] + "1": file for file in shards})
+    yield Case("index", "bomb", "shards in all", {INDEX: many} | shards, "in all")
     for case in (*cuts("index", INDEX, WHOLE), *damaged("index", INDEX, WHOLE)):
         yield Case(case.reader, case.kind, case.name, case.files | SHARDS, case.says)
     for kind, contents in (("lie", LIES), ("bomb", BOMBS)):
