@@ -16,6 +16,7 @@ from mlx_sd import CheckpointError
 from mlx_sd.load import open_source
 
 HERE = Path(__file__).parent
+FINDINGS = sorted((HERE / "fuzz/findings").iterdir())
 
 
 def python(*arguments: str | Path, cwd: Path = HERE) -> str:
@@ -75,6 +76,11 @@ def test_nothing_that_a_file_asks_for_has_run(examined):
 def test_python_would_have_run_every_call(tmp_path):
     ran = python("-m", "hostile.calls", cwd=tmp_path).splitlines()
     assert ran == list(calls.CALLS)
+
+
+@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
+def test_what_fuzzing_found_is_refused(path):
+    assert examine.outcome(path).startswith("refused: ")
 
 
 def test_settings_nested_without_end_are_an_error(tmp_path):

@@ -87,11 +87,11 @@ BOMBS: dict[str, bytes] = {
     + b"u" + b"s" * 14,
     "deep dicts": dicts(80_000, b"N"),
     "deep sets": b"Nq\0" + b"(h\0\x91q\0" * 90_000,
-    "deep persistent id": b"N" + b"\x85" * 400_000 + b"Q",
+    "deep persistent id": b"N" + b"\x85" * 200_000 + b"Q",
     "deep metadata": b"}" + text("a") + tensor()[:-2] + dicts(80_000, b"N") + b"tRs",
-    "storages": b"".join(storage(f"{i}") + b"0" for i in range(40_000)) + GOOD,
+    "storages": b"".join(storage(f"{i}") + b"0" for i in range(20_000)) + GOOD,
     "tensors": b"](" + tensor()[:-1] + b"q\0R" + _REBUILD + b"q\1"
-    + b"h\1h\0R" * 120_000 + b"e",
+    + b"h\1h\0R" * 60_000 + b"e",
     "a long key": b"]" + text("x" * 3_000_000) + b"q\x000"
     + (b"(" + text("storage") + b"ctorch\nFloatStorage\nh\0NK\3tQ0") * 5_000,
 }  # fmt: skip
@@ -107,6 +107,6 @@ def pickle_cases() -> Iterator[Case]:
             yield Case(reader, "lie", name, {FILE: made(opcodes)})
     for name, opcodes in BOMBS.items():  # one machine runs the pickles of both
         yield Case("zip", "bomb", name, {FILE: zipped(opcodes)})
-    keys = pickle.dumps([f"{i}" for i in range(300_000)], 2)
+    keys = pickle.dumps([f"{i}" for i in range(150_000)], 2)
     many = LEGACY + PROTO + GOOD + STOP + keys
     yield Case("legacy", "bomb", "keys", {FILE: many})

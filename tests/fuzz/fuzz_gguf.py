@@ -1,0 +1,5 @@
+"""Fuzz the GGUF reader: see README.md."""
+
+from oracle import fuzz
+
+fuzz(bytes, beside={})
