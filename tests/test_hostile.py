@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -38,7 +39,8 @@ def examined(tmp_path_factory):
     python("-m", "hostile", corpus)
     cases = json.loads((corpus / "cases.json").read_text())
     results = json.loads(python("-m", "hostile.examine", corpus, cwd=cwd))
-    return [(case, results[case["path"]]) for case in cases], cwd
+    yield [(case, results[case["path"]]) for case in cases], cwd
+    shutil.rmtree(corpus)  # 200 MB
 
 
 def test_every_reader_meets_every_kind_of_harm(examined):

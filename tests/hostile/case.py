@@ -35,17 +35,20 @@ class Case:
     files: dict[str, bytes | Sparse]
     says: str | None = REFUSED  # a part of the error; None: read, or any error
 
-    def write(self, folder: Path) -> Path:
-        """The file to open, in a folder of its own."""
-        folder.mkdir(parents=True)
-        for name, content in self.files.items():
+    def write(self, path: Path) -> Path:
+        """The file to open: at that path, or with others in a folder there."""
+        folder, files = path, self.files
+        if len(files) == 1:
+            folder, files = path.parent, {path.name: next(iter(files.values()))}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
             with open(folder / name, "wb") as file:
                 if isinstance(content, Sparse):
                     file.write(content.start)
                     file.truncate(content.size)
                 else:
                     file.write(content)
-        return folder / next(iter(self.files))
+        return folder / next(iter(files))
 
 
 def cuts(reader: str, name: str, whole: bytes, count: int = 20) -> Iterator[Case]:

@@ -89,7 +89,7 @@ def model_cases() -> Iterator[Case]:
     changed = {}
     for i, ending in enumerate(_TELLING):
         name = next(name for name in good if name.endswith(ending))
-        for change, shape in list(_shapes(good[name]).items())[i % 4 :: 4]:
+        for change, shape in list(_shapes(good[name]).items())[i % 5 :: 5]:
             changed[f"{ending}, {change}"] = good | {name: shape}
     others: dict[str, seeded.Shapes] = {
         "10,000 layers": _many_levels(10, 10, 100),
