@@ -64,7 +64,6 @@ _VALUES = {  # what a number in a header is made to be
     "large": b"\xff" * 3 + b"\x7f",
     "negative": bytes(3) + b"\x80",
     "2^60": (1 << 60).to_bytes(8, "little"),
-    "byte": b"\xf0",
 }
 
 

@@ -94,7 +94,7 @@ LIES: dict[str, bytes | Sparse] = {
 }
 BOMBS: dict[str, bytes | Sparse] = {
     "metadata": gguf(tensor("a", (9, 9)), metadata=[_NUMBERS], counts=(1, 2**15)),
-    "long names": gguf(*(tensor("n" * 900 + f"{i:x}") for i in range(2**15))),
+    "long names": gguf(*(tensor("n" * 900 + f"{i:x}") for i in range(2**14))),
     "tensors": gguf(*(tensor(f"{i:x}", (1,)) for i in range(2**15))),
     "strings in many arrays": gguf(
         metadata=[
@@ -109,9 +109,9 @@ BOMBS: dict[str, bytes | Sparse] = {
 
 HARMLESS = {
     "original shapes": gguf(
-        *(tensor(f"{i:x}", (1,), offset=32 * i) for i in range(2**12)),
-        metadata=[shape_key(f"{i:x}", *[1] * 16) for i in range(2**12)],
-        data=bytes(32 << 12),
+        *(tensor(f"{i:x}", (1,), offset=32 * i) for i in range(2**10)),
+        metadata=[shape_key(f"{i:x}", *[1] * 16) for i in range(2**10)],
+        data=bytes(32 << 10),
     ),
 }
 

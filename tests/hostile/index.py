@@ -50,8 +50,8 @@ LIES = {
     "not UTF-8": b'{"weight_map": {"\xff": "1.safetensors"}}',
 }
 BOMBS: dict[str, bytes | Sparse] = {
-    "lists": b'{"weight_map": {"a": "3"}, "x": [%b[]]}' % (b"[]," * 1_300_000),
-    "objects": b'{"weight_map": {"a": "3"}, "x": [%b{}]}' % (b"{}," * 1_300_000),
+    "lists": b'{"weight_map": {"a": "3"}, "x": [%b[]]}' % (b"[]," * 1_000_000),
+    "objects": b'{"weight_map": {"a": "3"}, "x": [%b{}]}' % (b"{}," * 1_000_000),
     "tensors": index({f"{i}": "1.safetensors" for i in range(150_000)}),
     "shards": index({f"{i}": f"{i}.safetensors" for i in range(150_000)}),
     "length": Sparse(b"{", 100 << 20),
