@@ -1,20 +1,41 @@
 """Shared fixtures: an isolated cache, and checkpoints made from tensor names."""
 
 import functools
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import seeded
+from checkpoints import digests
+from safetensors.numpy import save_file
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import seeded  # noqa: E402
+from mlx_sd.load import open_model
 
 
 @pytest.fixture(autouse=True)
 def isolated_cache(tmp_path, monkeypatch):
     """No test may see, fill or depend on the user's model cache."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+
+
+@pytest.fixture(scope="session")
+def arrays():
+    """The tensors of the small seeded SD 1.x, under its authors' names."""
+    return seeded.weights(seeded.small_shapes(), np.float16)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory, arrays):
+    """Them in a safetensors file."""
+    path = tmp_path_factory.mktemp("small") / "small.safetensors"
+    save_file(arrays, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def expected(small):
+    """The digests of what that file gives, with which all other layouts must agree."""
+    return digests(open_model(small))
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-import seeded
 from mlx.utils import tree_flatten
-from safetensors.numpy import save_file
 
 from mlx_sd.build import build
 from mlx_sd.convert.detect import Parameter, Parameters, identify
@@ -34,10 +32,8 @@ def noise(*shape: int) -> mx.array:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory) -> dict[str, Parameters]:
-    path = tmp_path_factory.mktemp("small") / "small.safetensors"
-    save_file(seeded.weights(seeded.small_shapes(), np.float16), path)
-    return open_source(path).contents.parts
+def parts(small) -> dict[str, Parameters]:
+    return open_source(small).contents.parts
 
 
 def stored(parameter: Parameter, dtype: str, data: np.ndarray) -> Parameter:

@@ -3,7 +3,6 @@
 import gzip
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import checkpoints
@@ -21,25 +20,12 @@ from mlx_sd.convert.plan import Planner
 from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.single import single_file
 from mlx_sd.convert.type_rules import TypeRules
-from mlx_sd.convert.writers.settings import settings
 from mlx_sd.errors import ConfigError
-from mlx_sd.load import DEMO, Source, open_model, open_source
+from mlx_sd.load import Source, open_source
 
 GOLDEN = Path(__file__).parent / "golden"
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
 SDCPP = json.loads(gzip.decompress((GOLDEN / "sdcpp_types.json.gz").read_bytes()))
-
-
-@pytest.fixture(scope="module")
-def arrays():
-    return seeded.weights(seeded.small_shapes(), np.float16)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory, arrays):
-    path = tmp_path_factory.mktemp("small") / "small.safetensors"
-    save_file(arrays, path)
-    return path
 
 
 @pytest.fixture
@@ -332,73 +318,3 @@ def test_every_tensor_begins_at_a_multiple_of_its_values_size(tmp_path):
     header.pop("__metadata__")
     for name, fields in header.items():
         assert (8 + size + fields["data_offsets"][0]) % source[name].itemsize == 0
-
-
-def test_settings_and_tokenizer_of_a_folder_are_carried_over(tmp_path, caplog):
-    model = tmp_path / "model"
-    convert(DEMO, model)
-    index = json.loads((model / "model_index.json").read_text())
-    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    (model / "model_index.json").write_text(json.dumps(index))
-    with caplog.at_level(logging.INFO):
-        convert(model, tmp_path / "again")
-    assert "left out: safety_checker" in caplog.text
-    files = {p.relative_to(DEMO) for p in DEMO.rglob("*") if p.parent != DEMO}
-    for path in files | {Path("model_index.json")}:
-        if path.suffix in (".json", ".txt"):
-            ours, theirs = (tmp_path / "again" / path), DEMO / path
-            if path.suffix == ".txt":
-                assert ours.read_text() == theirs.read_text()
-            else:
-                assert json.loads(ours.read_text()) == json.loads(theirs.read_text())
-    assert open_model(tmp_path / "again").tokenizer.vocab_size == 4096
-
-
-def test_settings_made_from_weights_are_those_that_diffusers_wrote(tmp_path):
-    shapes = {n: e.shape for n, e in read_file(_as_file(tmp_path)).items()}
-    shapes[TEXT + "embeddings.token_embedding.weight"] = (49408, 192)
-    source = checkpoints.hollow(tmp_path / "hollow.safetensors", shapes)
-    convert(source, tmp_path / "made")
-    own = {"sample_size", "_diffusers_version", "vocab_size", "scheduler"}
-    tokens = {"bos_token_id", "eos_token_id", "pad_token_id"}
-    for part in ("unet", "vae", "text_encoder", "."):
-        name = "model_index.json" if part == "." else "config.json"
-        ours = json.loads((tmp_path / "made" / part / name).read_text())
-        theirs = json.loads((DEMO / part / name).read_text())
-        for key in ours.keys() - own - tokens:
-            assert ours[key] == theirs[key], key
-    assert open_model(tmp_path / "made").tokenizer.vocab_size == 49408
-
-
-def scheduler(kind: str, *markers: str) -> dict:
-    contents = replace(names.contents(kind, "ldm"), markers=dict.fromkeys(markers))
-    made = settings(Source(Path("x"), "x", contents))
-    return made["scheduler/scheduler_config.json"]
-
-
-def test_the_scheduler_says_what_markers_say(caplog):
-    assert scheduler("SDXL")["prediction_type"] == "epsilon" and not caplog.records
-    told = scheduler("SDXL", "v_pred", "ztsnr")
-    assert told["prediction_type"] == "v_prediction"
-    assert told["rescale_betas_zero_snr"] and told["timestep_spacing"] == "trailing"
-    scheduler("SD 2.x")
-    assert "does not say whether it predicts noise" in caplog.text
-    with pytest.raises(CheckpointError, match="noise levels of EDM"):
-        scheduler("SDXL", "edm_vpred.sigma_max")
-
-
-@pytest.mark.parametrize("kind, expected", [("SDXL", {"v_pred"}), ("SD 2.x", set())])
-def test_a_single_file_says_what_the_scheduler_says(kind, expected, tmp_path, caplog):
-    (tmp_path / "scheduler").mkdir()
-    text = json.dumps({"prediction_type": "v_prediction"})
-    (tmp_path / "scheduler/scheduler_config.json").write_text(text)
-    source = Source(tmp_path, "x", names.contents(kind, "diffusers"), tmp_path)
-    tensors = single_file(source, None, Planner(TypeRules(), ["F16", "F32"]))
-    found = {tensor.name for tensor in tensors if tensor.shape == (0,)}
-    assert found == expected
-    assert ("predicts v_prediction, says its scheduler" in caplog.text) != bool(found)
-
-
-def _as_file(tmp_path: Path) -> Path:
-    convert(DEMO, tmp_path / "demo.safetensors")
-    return tmp_path / "demo.safetensors"

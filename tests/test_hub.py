@@ -10,7 +10,6 @@ from pathlib import Path
 import checkpoints
 import fake_hub
 import huggingface_hub
-import numpy as np
 import pytest
 import seeded
 from huggingface_hub import constants, file_download
@@ -45,11 +44,6 @@ UNWANTED = [  # as in the repository of SD 1.5
 def contents(folder: Path) -> fake_hub.Files:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-@pytest.fixture(scope="module")
-def arrays():
-    return seeded.weights(seeded.small_shapes(), np.float16)
 
 
 @pytest.fixture(scope="module")

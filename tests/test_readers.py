@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import seeded
 from checkpoints import hollow
+from refusal import failure
 from safetensors.numpy import save_file
 
 from mlx_sd import CheckpointError
@@ -17,117 +18,10 @@ from mlx_sd.convert.detect import identify
 from mlx_sd.convert.dtypes import DTYPES
 from mlx_sd.convert.readers import read_file
 from mlx_sd.folder import choose_weights
-from mlx_sd.load import open_model, open_source
+from mlx_sd.load import open_model
 
 GOLDEN = Path(__file__).parent / "golden"
-UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
-CONV = UNET + "input_blocks.2.0.in_layers.2.weight"
-TOKENS = TEXT + "embeddings.token_embedding.weight"
-
-
-def failure(path: Path, function=open_model) -> str:
-    """The error's one line, sure to begin with the path."""
-    with pytest.raises(CheckpointError) as caught:
-        function(path)
-    message = str(caught.value)
-    assert message.startswith(str(path)) and "\n" not in message
-    return message
-
-
-def without(*prefixes):
-    return lambda s: {n: v for n, v in s.items() if not n.startswith(prefixes)}
-
-
-def instead(name, shape):
-    return lambda s: {**s, name: shape}
-
-
-def lora(_):
-    name = "lora_unet_down_blocks_0_attentions_0_proj_in"
-    return {f"{name}.lora_down.weight": (8, 320, 1, 1), f"{name}.alpha": ()}
-
-
-def linear(shapes):
-    """SD 2.x has linear projections around its transformers."""
-    return {n: s[:2] if ".proj_" in n and UNET in n else s for n, s in shapes.items()}
-
-
-BROKEN = {
-    "missing tensor": (
-        without(CONV),
-        "1 of the unet's 496 weights are missing, first "
-        + UNET
-        + "input_blocks.2.0.in_layers.2",
-    ),
-    "missing outer tensor": (without(UNET + "out.2"), "conv_out.weight is missing"),
-    "missing layer": (
-        without(TEXT + "encoder.layers.0."),
-        "layers.0.fc1.weight is missing",
-    ),
-    "wrong shape": (
-        instead(CONV, (64, 32, 3, 3)),
-        f"{CONV} has shape [64, 32, 3, 3], which does not fit",
-    ),
-    "wrong axes": (instead(TOKENS, (1000,)), "clip_l has the wrong number of axes"),
-    "wrong outer axes": (
-        instead(UNET + "input_blocks.0.0.weight", (64,)),
-        "unet has the wrong number of axes",
-    ),
-    "no place": (
-        instead(VAE + "encoder.down.3.downsample.conv.bias", (128,)),
-        "encoder.down.3.downsample.conv.bias has no place in this vae",
-    ),
-    "one weight twice": (
-        instead("vae.decoder.mid.attn_1.q.bias", (128,)),
-        "decoder.mid.attn_1.q.bias' are both the vae's decoder.mid.attn.q.bias",
-    ),
-    "no UNet": (without(UNET), "holds no UNet"),
-    "UNet alone": (without(VAE, TEXT), "holds no vae; give one with --vae"),
-    "no text encoder": (without(TEXT), "holds no clip_l"),
-    "LoRA": (lora, "holds no UNet"),
-    "inpainting": (
-        instead(UNET + "input_blocks.0.0.weight", (64, 9, 3, 3)),
-        "SD 1.x Inpaint models do not run yet; SD 1.x ones do",
-    ),
-    "SD 2": (linear, "SD 2.x models do not run yet"),
-    "SDXL": (
-        lambda s: {
-            **s,
-            UNET + "label_emb.0.0.weight": (256, 2816),
-            UNET + "label_emb.0.0.bias": (256,),
-        },
-        "SDXL models do not run yet",
-    ),
-    "another VAE": (
-        lambda s: {
-            **s,
-            VAE + "decoder.conv_in.weight": (128, 16, 3, 3),
-            VAE + "encoder.conv_out.weight": (32, 128, 3, 3),
-            VAE + "encoder.conv_out.bias": (32,),
-            VAE + "quant_conv.weight": (32, 32, 1, 1),
-            VAE + "quant_conv.bias": (32,),
-            VAE + "post_quant_conv.weight": (16, 16, 1, 1),
-            VAE + "post_quant_conv.bias": (16,),
-        },
-        "a VAE with 16 latent channels does not fit",
-    ),
-    "another text encoder": (
-        lambda s: {
-            n: tuple({128: 192, 512: 768}.get(x, x) for x in v) if TEXT in n else v
-            for n, v in s.items()
-        },
-        "a text encoder 192 wide does not fit the UNet, which wants 128",
-    ),
-}
-
-
-@pytest.mark.parametrize("change, reason", BROKEN.values(), ids=BROKEN.keys())
-def test_a_model_that_cannot_run_says_why(change, reason, tmp_path):
-    path = hollow(tmp_path / "x.safetensors", change(seeded.small_shapes()))
-    message = failure(path)
-    assert reason in message
-    if "are both" not in message:
-        assert message.endswith(f"see what it holds with: mlx-sd inspect {path}")
+UNET, TEXT = seeded.UNET, seeded.TEXT
 
 
 def tiny(path: Path) -> bytes:
@@ -143,10 +37,10 @@ def test_a_file_cut_at_any_byte_is_an_error(tmp_path):
     assert read_file(path).keys() == {"a", "b"}
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        message = failure(path, read_file)  # of 8 bytes, all may be a length
+        message = failure(path)  # of 8 bytes, all may be a length
         assert size < 9 or "not a readable safetensors file" in message, size
     path.write_bytes(whole + b"\0")
-    assert "not a readable safetensors file" in failure(path, read_file)
+    assert "not a readable safetensors file" in failure(path)
 
 
 def test_a_damaged_header_is_an_error_or_reads_as_far_as_it_says(tmp_path):
@@ -183,12 +77,12 @@ FOREIGN = {
 @pytest.mark.parametrize("suffix", ["safetensors", "ckpt", "gguf", "index.json"])
 def test_what_holds_no_weights_is_said_to_hold_none(content, reason, suffix, tmp_path):
     (tmp_path / f"x.{suffix}").write_bytes(content)
-    assert reason in failure(tmp_path / f"x.{suffix}")
+    assert reason in failure(tmp_path / f"x.{suffix}", open_model)
 
 
 def test_a_file_without_tensors_is_an_error(tmp_path):
     save_file({}, tmp_path / "x.safetensors")
-    assert "no tensors in it" in failure(tmp_path / "x.safetensors")
+    assert "no tensors in it" in failure(tmp_path / "x.safetensors", open_model)
 
 
 def test_a_type_that_cannot_be_read_is_named(tmp_path):
@@ -235,7 +129,7 @@ def written(path: Path, header: bytes, body: bytes = b"") -> Path:
 def test_a_name_twice_in_a_header_is_an_error(tmp_path):
     field = b'"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}'
     path = written(tmp_path / "x.safetensors", b"{%b, %b}" % (field, field), b"1")
-    assert "a name is in its header twice" in failure(path, read_file)
+    assert "a name is in its header twice" in failure(path)
 
 
 @pytest.mark.parametrize("size", [11 << 20, 1 << 30, 1 << 60, (1 << 64) - 1])
@@ -245,7 +139,7 @@ def test_a_header_longer_than_any_is_not_read(size, tmp_path):
         file.write(size.to_bytes(8, "little") + b'{"a": ')
         file.truncate(2 << 30)
     start = time.process_time()
-    assert "its header would have" in failure(path, read_file)
+    assert "its header would have" in failure(path)
     assert time.process_time() - start < 0.1
 
 
@@ -253,7 +147,7 @@ def test_a_header_longer_than_any_is_not_read(size, tmp_path):
 def test_a_name_that_cannot_be_shown_is_an_error(name, tmp_path):
     field = b'{"%b": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}'
     path = written(tmp_path / "x.safetensors", field % name.encode(), b"1")
-    assert "which is no proper name" in failure(path, read_file)
+    assert "which is no proper name" in failure(path)
 
 
 SCALED = {  # the scale's name and shape for a weight of 3 rows and 4 columns
@@ -337,15 +231,15 @@ def save(path: Path, tensors: dict[str, tuple[str, np.ndarray]]) -> Path:
 
 @pytest.mark.parametrize("name", ["x.safetensors", "folder", "a/b/c.ckpt", "no/x.sft"])
 def test_a_path_that_does_not_exist_is_no_such_file(name, tmp_path):
-    assert "no such file" in failure(tmp_path / name)
+    assert "no such file" in failure(tmp_path / name, open_model)
 
 
 def test_a_path_too_long_to_exist_is_an_error(tmp_path):
-    assert "cannot be read" in failure(tmp_path / ("x" * 300))
+    assert "cannot be read" in failure(tmp_path / ("x" * 300), open_model)
 
 
 def test_a_folder_that_is_no_model_is_an_error(tmp_path):
-    message = failure(tmp_path)
+    message = failure(tmp_path, open_model)
     assert "not a diffusers folder" in message and message.endswith("a weight file")
     (tmp_path / "unet").mkdir()
     message = str(pytest.raises(CheckpointError, open_model, tmp_path).value)
@@ -381,7 +275,7 @@ def test_safetensors_go_before_checkpoints_that_must_be_unpickled():
 def test_a_file_that_may_not_be_read_is_an_error(tmp_path):
     path = hollow(tmp_path / "x.safetensors", {"a": (1,)})
     path.chmod(0)
-    assert "ermission denied" in failure(path)
+    assert "ermission denied" in failure(path, open_model)
 
 
 @pytest.fixture
@@ -406,7 +300,7 @@ def test_a_missing_shard_is_named(index):
 
 def test_a_tensor_missing_from_its_shard_is_named(index):
     save_file({"d": np.ones(1, "f2")}, index.with_name("model-2.safetensors"))
-    assert ": 'c' is not in model-2.safetensors" in failure(index, read_file)
+    assert ": 'c' is not in model-2.safetensors" in failure(index)
 
 
 def test_shards_may_be_pytorch_checkpoints(tmp_path):
@@ -417,7 +311,7 @@ def test_shards_may_be_pytorch_checkpoints(tmp_path):
     path = tmp_path / "model.bin.index.json"
     weight_map = {name: f"model-{kind}.bin" for kind, name in names.items()}
     path.write_text(json.dumps({"weight_map": weight_map}))
-    message = failure(path, read_file)  # of all the others
+    message = failure(path)  # of all the others
     assert "is in model-legacy.bin and in model-zip.bin, and the index" in message
     (tmp_path / "model-zip.bin").unlink()
     weight_map = {"torch.int8": "model-legacy.bin"}
@@ -443,21 +337,9 @@ INDEXES = (
 @pytest.mark.parametrize("text", INDEXES, ids=range(len(INDEXES)))
 def test_a_malformed_index_is_an_error(text, index):
     index.write_text(text, "latin-1")
-    assert "not a readable index of a model in several files" in failure(
-        index, read_file
-    )
+    assert "not a readable index of a model in several files" in failure(index)
 
 
 def test_an_index_names_files_with_tensors_and_not_indexes(index):
     index.write_text(json.dumps({"weight_map": {"a": index.name}}))
-    assert "not a weight file that we can read" in failure(index, read_file)
-
-
-def test_damage_is_found_before_any_weight_is_read(tmp_path):
-    shapes = seeded.sd1_shapes()
-    del shapes[CONV]
-    path = hollow(tmp_path / "x.safetensors", shapes, "F32")
-    start = time.process_time()
-    assert "1 of the unet's 686 weights are missing" in failure(path)
-    assert time.process_time() - start < 1
-    assert open_source(path).contents.parts["unet"]
+    assert "not a weight file that we can read" in failure(index)
