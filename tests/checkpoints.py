@@ -5,18 +5,13 @@ write, whatever its size.
 """
 
 import gzip
-import hashlib
 import json
 import math
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import seeded
-from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
-
-from mlx_sd.load import Source
 
 Arrays = dict[str, np.ndarray]
 
@@ -92,13 +87,3 @@ def write_tokenizer(folder: Path, size: int) -> None:
     vocab = {token: i for i, token in enumerate(tokens)}
     (folder / "tokenizer/vocab.json").write_text(json.dumps(vocab))
     (folder / "tokenizer/merges.txt").write_text("#version: 0.2\n")
-
-
-def digests(source: Source, parts=("unet", "vae", "clip_l")) -> dict[str, str]:
-    """Our name of each weight → a hash of its float32 values and shape."""
-    found = {}
-    for part in parts:
-        for name, array in tree_flatten(source.build(part, mx.float32).parameters()):
-            data = np.array(array)
-            found[f"{part}.{name}"] = f"{data.shape} {hashlib.md5(data).hexdigest()}"
-    return found

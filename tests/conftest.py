@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import seeded
-from checkpoints import digests
+from digest import digests
 from safetensors.numpy import save_file
 
 from mlx_sd.load import open_model

@@ -12,8 +12,8 @@ import names
 import numpy as np
 import pytest
 import seeded
-from checkpoints import digests
 from click.testing import CliRunner
+from digest import digests
 from safetensors.numpy import save_file
 
 from mlx_sd import CheckpointError

@@ -5,7 +5,7 @@ import names
 import numpy as np
 import pytest
 import seeded
-from checkpoints import digests
+from digest import digests
 from safetensors.numpy import save_file
 
 from mlx_sd import CheckpointError
