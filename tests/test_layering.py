@@ -25,9 +25,14 @@ _ORDER = (
 RANKS = {name: rank for rank, names in enumerate(_ORDER) for name in names}
 
 
+def sources() -> list[Path]:
+    """All modules of the package; convert/ is a link, which rglob does not follow."""
+    return sorted([*PACKAGE.rglob("*.py"), *(PACKAGE / "convert").rglob("*.py")])
+
+
 def modules():
     """(path, its part, the parts it imports), the part being the first name."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sources():
         inside = path.relative_to(PACKAGE).with_suffix("").parts
         part = ".".join(inside)  # a package's front door may have a rank of its own
         part = part if part in RANKS else inside[0]
@@ -50,6 +55,11 @@ def imported(path: Path, inside: tuple[str, ...]):
             yield (node.module.split(".") + ["__init__"])[1]
 
 
+def test_every_folder_of_the_package_is_looked_at():
+    parts = {part for _, part, _ in modules()}
+    assert {"convert", "convert.__init__", "nn", "models", "cli"} <= parts
+
+
 def test_imports_go_down_the_ranks():
     wrong = [
         f"{path.relative_to(PACKAGE)} imports {target}"
@@ -65,7 +75,7 @@ def test_every_module_has_a_rank():
 
 
 def test_no_module_is_longer_than_400_lines():
-    files = [*PACKAGE.rglob("*.py"), *TESTS.rglob("*.py")]
+    files = [*sources(), *TESTS.rglob("*.py")]
     lengths = {path: len(path.read_text().splitlines()) for path in files}
     assert {path.name for path, length in lengths.items() if length > 400} == set()
 
@@ -74,7 +84,7 @@ def test_only_training_needs_torch():
     heavy = ("torch", "transformers", "diffusers")
     found = {
         path.relative_to(PACKAGE).parts[0]
-        for path in PACKAGE.rglob("*.py")
+        for path in sources()
         for node in ast.walk(ast.parse(path.read_text()))
         for name in absolute_imports(node)
         if name.startswith(heavy)
