@@ -9,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from hostile.archive import WHOLE, directory, renamed
 from opcodes import LEGACY, named, storage, tensor, text, zipped
 from refusal import failure
 
@@ -141,6 +142,21 @@ LIES = {
 @pytest.mark.parametrize("changes, reason", LIES.values(), ids=LIES.keys())
 def test_a_directory_that_lies_is_an_error(changes, reason, tmp_path):
     assert reason in failure(rewritten(tmp_path / "x.pt", **changes))
+
+
+BROKEN = {
+    "cut": WHOLE[:-1],
+    "of a later version": directory(version=99),
+    "a name that is no UTF-8": directory(
+        renamed(b"x/data/0", b"x/data/\xff"), b"x/data/\xff", flags=0x800
+    ),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_directory_that_cannot_be_read_is_an_error(content, tmp_path):
+    (tmp_path / "x.pt").write_bytes(content)
+    assert "its zip directory is broken: " in failure(tmp_path / "x.pt")
 
 
 def test_a_compressed_pickle_is_not_inflated(tmp_path):

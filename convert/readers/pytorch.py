@@ -7,7 +7,6 @@ and its storages' keys; then each storage, as its length in values and its bytes
 """
 
 import os
-import struct
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -96,15 +95,26 @@ class _Guarded(FileIO):
 
 
 def _open_zip(path: Path) -> tuple[Any, Offsets]:
+    with _Guarded(path) as file:
+        listed, end = _directory(file)
+        members = _members(listed, end)
+        if "byteorder" in members:
+            _check_little_endian(_content(file, members["byteorder"]) == b"little")
+        tree, storages = read_tree(Stream(_content(file, members["data.pkl"])))
+        return tree, _place_all(file, end, members, storages)
+
+
+def _directory(file: FileIO) -> tuple[list[ZipInfo], int]:
+    """The members of a zip file, and where their list begins."""
     try:
-        with _Guarded(path) as file, ZipFile(file) as archive:
-            members = _members(archive.infolist(), archive.start_dir)
-            if "byteorder" in members:
-                _check_little_endian(_content(file, members["byteorder"]) == b"little")
-            tree, storages = read_tree(Stream(_content(file, members["data.pkl"])))
-            return tree, _place_all(file, archive.start_dir, members, storages)
-    except (BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        archive = ZipFile(file)
+    except (
+        BadZipFile,  # no directory at the end, or one that is cut off
+        NotImplementedError,  # a member for readers of a later version of the format
+        UnicodeDecodeError,  # a member's name that says it is UTF-8, and is not
+    ) as error:
         raise Refused(f"its zip directory is broken: {reason(error)}") from error
+    return archive.infolist(), archive.start_dir
 
 
 def _members(listed: list[ZipInfo], end: int) -> dict[str, ZipInfo]:
