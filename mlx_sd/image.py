@@ -1,14 +1,30 @@
-"""Pictures: arrays ↔ PIL, the text in a PNG, and files that are whole or absent."""
+"""Pictures: arrays ↔ PIL, and files with their settings that are whole or absent."""
 
+import logging
 import os
+import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import mlx.core as mx
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from .errors import SDError
+from .errors import ConfigError, SDError
+
+log = logging.getLogger(__name__)
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".webp": "WEBP",
+}
+JPEG_EXIF = 65_533  # bytes: a segment's length is 16 bits, its own two included
 
 
 def to_pil(pixels: mx.array) -> Image.Image:
@@ -42,31 +58,99 @@ def check_writable(path: Path) -> None:
         raise SDError(f"{path}: cannot write there: {error.strerror}") from error
 
 
-def save_png(image: Image.Image, path: Path, parameters: str | None = None) -> None:
-    """Write a PNG, whole or not at all, with A1111's `parameters` text in it.
+def save(image: Image.Image, path: Path, parameters: str | None = None) -> None:
+    """Write a picture in the format of its suffix, whole or not at all.
 
-    Raises: SDError if the file cannot be written.
+    Args:
+        path: ends in one of FORMATS; JPEG and WebP are lossy, of quality 90.
+        parameters: A1111's text, put where A1111 puts it: a PNG's text chunk, the
+            others' EXIF comment; None writes none. What is too long for a JPEG is left
+            out with a warning, so that the picture is not lost.
+
+    Raises: ConfigError for another suffix; SDError if the file cannot be written.
+    """
+    format = FORMATS.get(path.suffix.lower())
+    if format is None:
+        raise ConfigError(
+            f"{path}: unknown kind of picture; end its name in {', '.join(FORMATS)}"
+        )
+    options: dict[str, Any] = {"quality": 90}
+    if format == "PNG":
+        options = {"pnginfo": _text_chunk(parameters)}
+    elif parameters is not None:
+        exif = _user_comment(parameters)
+        if format == "WEBP" or len(exif) <= JPEG_EXIF:
+            options["exif"] = exif
+        else:
+            log.warning(
+                "%s: written without its settings, which are too long for a JPEG "
+                "(%d bytes, of at most %d); .png and .webp hold any",
+                *(path, len(exif), JPEG_EXIF),
+            )
+    try:
+        with whole_file(path) as file:
+            image.save(file, format=format, **options)
+    except (OSError, ValueError) as error:  # the latter for sides that WebP cannot have
+        reason = getattr(error, "strerror", None) or error
+        raise SDError(f"{path}: cannot write: {reason}") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its place at `path` once all went well.
+
+    Raises: OSError.
+    """
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem}-", suffix=".part", dir=path.parent
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp's own mode is private
+        os.replace(name, path)
+    except BaseException:  # Ctrl-C too must leave nothing half-written
+        os.unlink(name)
+        raise
+
+
+def _text_chunk(parameters: str | None) -> PngImagePlugin.PngInfo:
+    """A1111's: tEXt, or iTXt where that is not read back as it was.
+
+    Others, such as stable-diffusion.cpp, write UTF-8 into tEXt, so that a reader may
+    take Latin-1 for UTF-8 if it happens to be valid.
     """
     info = PngImagePlugin.PngInfo()
-    if parameters is not None:
-        try:
-            parameters.encode("latin-1")
-            info.add_text("parameters", parameters)
-        except UnicodeEncodeError:
-            info.add_itxt("parameters", parameters)
+    if parameters is None:
+        return info
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=".part", dir=path.parent
-        )
-        try:
-            with os.fdopen(handle, "wb") as file:
-                image.save(file, format="PNG", pnginfo=info)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)  # mkstemp's own mode is private
-            os.replace(name, path)
-        except BaseException:  # Ctrl-C too must leave nothing half-written
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise SDError(f"{path}: cannot write: {error.strerror}") from error
+        plain = parameters.isascii() or not _is_utf8(parameters.encode("latin-1"))
+    except UnicodeEncodeError:
+        plain = False
+    add = info.add_text if plain else info.add_itxt
+    add("parameters", parameters)
+    return info
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _user_comment(text: str) -> bytes:
+    """An EXIF block of one tag, the comment, in UTF-16 as A1111 writes it.
+
+    Two directories of one entry each, (tag, type, count, value or offset): the first
+    points at the second, where tag 0x9286 is the comment. Big-endian, as is the text.
+
+    Source: EXIF 2.32 (CIPA DC-008), sections 4.6.2 and 4.6.5.
+    """
+    comment = b"UNICODE\0" + text.encode("utf-16-be")
+    pointer = struct.pack(">HHHIII", 1, 0x8769, 4, 1, 26, 0)
+    entry = struct.pack(">HHHIII", 1, 0x9286, 7, len(comment), 44, 0)
+    return b"Exif\0\0" + b"MM\0\x2a" + struct.pack(">I", 8) + pointer + entry + comment

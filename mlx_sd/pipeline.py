@@ -16,7 +16,7 @@ from ._version import __version__
 from .convert.type_rules import TypeRules
 from .errors import ConfigError, SDError
 from .families import Conditioning
-from .image import save_png, to_pil
+from .image import save, to_pil
 from .load import DEMO, Source, open_model
 from .models.clip import ClipText
 from .models.unet import UNet
@@ -51,8 +51,8 @@ class Picture:
     parameters: str  # A1111's text
 
     def save(self, path: str | Path) -> None:
-        """Write a PNG with the parameters in it. Raises: SDError."""
-        save_png(self.image, Path(path), self.parameters)
+        """Write a PNG, JPEG or WebP file with the parameters in it; see image.save."""
+        save(self.image, Path(path), self.parameters)
 
 
 class Pipeline:
