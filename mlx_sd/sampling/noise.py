@@ -1,14 +1,16 @@
 """Seeded noise that is the same on every machine and backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 
+from .elementary import log, sincos
+from .mt19937 import MersenneTwister
+
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = np.array([0x9E3779B9, 0xBB67AE85], np.uint32)  # added to the key each round
-_LOW = np.uint64(0xFFFFFFFF)
 
 
 class Rng(Protocol):
@@ -30,35 +32,49 @@ class Philox:
         self._call = 0
 
     def normal(self, count: int) -> np.ndarray:
-        words = philox(self._key, self._call, count)
+        element, zero = np.arange(count, dtype=np.uint32), np.zeros(count, np.uint32)
+        call = np.full(count, self._call, np.uint32)
+        words = philox((call, zero, element, zero), self._key)
         self._call += 1
         # The constants are single-precision in the original: 2^-32 and 2π·2^-32.
         scale = np.float32(2.3283064e-10)
         turn = scale * np.float32(6.2831855)
         u = words[0].astype(np.float32) * scale + scale / 2
         v = words[1].astype(np.float32) * turn + turn / 2
-        return np.sqrt(np.float32(-2) * np.log(u)) * np.sin(v)
+        sin, _ = sincos(v)
+        return np.sqrt(np.float32(-2) * log(u)) * sin
 
 
-def philox(key: np.ndarray, call: int, count: int) -> list[np.ndarray]:
-    """Four words for each of `count` elements: (4, count) uint32, as a list of rows."""
-    element = np.arange(count, dtype=np.uint32)
-    zero = np.zeros(count, np.uint32)
-    c = [np.full(count, call, np.uint32), zero, element, zero]
+def philox(counter: Sequence[np.ndarray], key: np.ndarray) -> list[np.ndarray]:
+    """Philox4x32-10: four words of a counter → four random ones, each (count,) uint32.
+
+    Args:
+        key: (2,) uint32.
+    """
+    a, b, c, d = counter
     for round_ in range(10):
         k = key + _WEYL * np.uint32(round_)
-        low = c[0].astype(np.uint64) * _MULTIPLIERS[0]
-        high = c[2].astype(np.uint64) * _MULTIPLIERS[1]
-        c = [
-            (high >> np.uint64(32)).astype(np.uint32) ^ c[1] ^ k[0],
-            (high & _LOW).astype(np.uint32),
-            (low >> np.uint64(32)).astype(np.uint32) ^ c[3] ^ k[1],
-            (low & _LOW).astype(np.uint32),
-        ]
-    return c
+        low = a.astype(np.uint64) * _MULTIPLIERS[0]
+        high = c.astype(np.uint64) * _MULTIPLIERS[1]
+        a = (high >> np.uint64(32)).astype(np.uint32) ^ b ^ k[0]
+        c = (low >> np.uint64(32)).astype(np.uint32) ^ d ^ k[1]
+        b, d = high.astype(np.uint32), low.astype(np.uint32)
+    return [a, b, c, d]
 
 
-RNGS: dict[str, Callable[[int], Rng]] = {"cuda": Philox}
+RNGS: dict[str, Callable[[int], Rng]] = {"cuda": Philox, "cpu": MersenneTwister}
+
+
+def generators(rng: str, sampler_rng: str | None, seed: int) -> tuple[Rng, Rng]:
+    """What draws the initial noise, and what draws a sampler's.
+
+    One and the same, whose stream goes on, unless `sampler_rng` names another kind;
+    that starts from the seed anew. Both names are keys of RNGS.
+    """
+    initial = RNGS[rng](seed)
+    if sampler_rng in (None, rng):
+        return initial, initial
+    return initial, RNGS[sampler_rng](seed)
 
 
 def latent_noise(rng: Rng, height: int, width: int, channels: int) -> mx.array:
