@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -84,8 +85,9 @@ def torch_setup() -> tuple[str, object] | None:
     """The peer's device and type, matching ours; None if torch is not installed."""
     try:
         import torch
-        import transformers  # noqa: F401
-        from diffusers import UNet2DConditionModel  # noqa: F401
+
+        for package in ("transformers", "diffusers"):  # for peer.py
+            import_module(package)
     except ImportError:
         return None
     torch.set_grad_enabled(False)

@@ -3,7 +3,7 @@
 pip install -e '.[peers]'; pytest -m peers tests/test_convert_peers.py
 """
 
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import names
@@ -11,20 +11,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-sys.path.insert(0, str(Path(__file__).parent / "golden"))
+from mlx_sd.convert import convert
+from mlx_sd.convert.readers import read_file
+from mlx_sd.convert.type_rules import TYPES
+from mlx_sd.convert.writers.settings import settings
+from mlx_sd.load import Source
+
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers", exc_type=ImportError)
 gguf = pytest.importorskip("gguf")
 transformers = pytest.importorskip("transformers")
-
-import make_models  # noqa: E402
-import reference  # noqa: E402
-
-from mlx_sd.convert import convert  # noqa: E402
-from mlx_sd.convert.readers import read_file  # noqa: E402
-from mlx_sd.convert.type_rules import TYPES  # noqa: E402
-from mlx_sd.convert.writers.settings import settings  # noqa: E402
-from mlx_sd.load import Source  # noqa: E402
+make_models = import_module("make_models")  # which imports those
+reference = import_module("reference")
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

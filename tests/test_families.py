@@ -3,7 +3,7 @@
 pip install -e '.[peers]'; pip install stable-diffusion-cpp-python; pytest -m peers
 """
 
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,13 +14,11 @@ from mlx_sd.build import build
 from mlx_sd.convert.detect import family, identify
 from mlx_sd.convert.readers import read_file
 
-sys.path.insert(0, str(Path(__file__).parent / "golden"))
 for package in ("diffusers", "transformers", "gguf", "stable_diffusion_cpp"):
     pytest.importorskip(package, exc_type=ImportError)
 torch = pytest.importorskip("torch")
-
-import make_names  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+make_names = import_module("make_names")  # which imports those
+save_file = import_module("safetensors.torch").save_file
 
 pytestmark = [
     pytest.mark.peers,

@@ -4,9 +4,8 @@ pip install -e '.[peers]'; pip install stable-diffusion-cpp-python; pytest -m pe
 """
 
 import gc
-import sys
-from pathlib import Path
 
+import make_pictures
 import numpy as np
 import pytest
 
@@ -14,11 +13,8 @@ import mlx_sd
 from mlx_sd.load import DEMO
 from mlx_sd.sampling.noise import Philox
 
-sys.path.insert(0, str(Path(__file__).parent / "golden"))
 diffusers = pytest.importorskip("diffusers", exc_type=ImportError)
 torch = pytest.importorskip("torch")
-
-import make_pictures  # noqa: E402
 
 pytestmark = [
     pytest.mark.peers,

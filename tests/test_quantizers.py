@@ -1,6 +1,5 @@
 """The blocks that we write: gguf's bytes, and no more error than ggml's K types."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +80,6 @@ def test_rows_have_whole_blocks_or_none(name):
 def peers():
     for package in ("gguf", "stable_diffusion_cpp"):
         pytest.importorskip(package, exc_type=ImportError)
-    sys.path.insert(0, str(Path(__file__).parent / "golden"))
     import make_quantizers
 
     return make_quantizers

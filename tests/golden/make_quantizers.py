@@ -12,9 +12,9 @@ import gguf
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-sys.path[:0] = [str(folder) for folder in Path(__file__).parents[:2]]
-from provenance import FOLDER, record  # noqa: E402
-from rows import edge_rows, rms, weights  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from provenance import FOLDER, record
+from rows import edge_rows, rms, weights
 
 ROUNDED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 SEARCHED = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
