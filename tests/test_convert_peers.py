@@ -77,16 +77,22 @@ def state(model) -> dict[str, np.ndarray]:
     }
 
 
-def test_diffusers_loads_our_folder_and_our_file_as_the_source(folder, tmp_path):
-    convert(folder, tmp_path / "x.safetensors")
+@pytest.fixture(scope="module")
+def pipelines(folder):
+    """By diffusers: of the folder it wrote, of ours made from that, of our file."""
     whole = diffusers.StableDiffusionPipeline
-    pipes = [
+    convert(folder, folder.with_name("x.safetensors"))
+    return [
+        whole.from_pretrained(folder.with_name("published")),
         whole.from_pretrained(folder),
         whole.from_single_file(
-            tmp_path / "x.safetensors", config=str(folder), local_files_only=True
+            folder.with_name("x.safetensors"), config=str(folder), local_files_only=True
         ),
     ]
-    for pipe in pipes:
+
+
+def test_diffusers_loads_our_folder_and_our_file_as_the_source(pipelines):
+    for pipe in pipelines[1:]:
         for ours, theirs in (
             (pipe.unet, reference.unet("small")),
             (pipe.vae, reference.vae("small")),
@@ -98,6 +104,24 @@ def test_diffusers_loads_our_folder_and_our_file_as_the_source(folder, tmp_path)
             for name in found:
                 np.testing.assert_array_equal(found[name], expected[name])
         assert pipe.tokenizer("a red house").input_ids[0] == 998
+
+
+def test_diffusers_paints_the_same_from_our_folder_and_our_file(pipelines):
+    source, *ours = (
+        pipe(
+            "a red house",
+            negative_prompt="rain",
+            width=64,
+            height=64,
+            num_inference_steps=4,
+            generator=torch.Generator().manual_seed(42),
+            output_type="np",
+        ).images
+        for pipe in pipelines
+    )
+    assert source.std() > 0.05
+    for pictures in ours:
+        np.testing.assert_array_equal(pictures, source)
 
 
 @pytest.mark.parametrize("kind", TYPES)
