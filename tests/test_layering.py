@@ -14,7 +14,7 @@ _ORDER = (
     ("models",),
     ("convert",),
     ("weights",),
-    ("quantize",),
+    ("quantize", "embeddings"),
     ("build", "families", "hub", "image"),
     ("load", "request"),
     ("pipeline", "convert.__init__"),

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from ...errors import CheckpointError
 from ...folder import FOLDERS
-from ...tokenizers.clip import BOS, CHUNK, EOS
+from ...tokenizers.chunks import CHUNK
+from ...tokenizers.clip import BOS, EOS
 from ..source import Source
 from .components import DIFFUSERS, Json, clip_json, unet_json, vae_json
 

@@ -1,10 +1,11 @@
 """What the pipeline asks of a model family."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import mlx.core as mx
 
+from ..embeddings import Embeddings
 from ..models.clip import ClipText
 from ..sampling.prediction import Eps, NoiseTable
 from ..tokenizers.clip import ClipTokenizer
@@ -17,6 +18,34 @@ class Conditioning:
     context: mx.array  # (1, L, D) text states, L a multiple of 77
     pooled: mx.array | None = None
     vector: mx.array | None = None  # (1, width) pooled text and picture sizes
+
+
+class Encode(Protocol):
+    """One text, as it is at a step, into what the UNet reads."""
+
+    def __call__(
+        self,
+        clip: ClipText,
+        tokenizer: ClipTokenizer,
+        prompt: str,
+        *,
+        clip_skip: int | None = None,
+        embeddings: Embeddings | None = None,
+        comma_padding_backtrack: int = 0,
+    ) -> Conditioning:
+        """
+        Args:
+            prompt: with emphasis and BREAK. Schedules, alternation and AND are resolved
+                before; see tokenizers.PromptPlan.
+            clip_skip: the layer that is read, 1 the last, 2 the one before, …; None, 0
+                or less: the family's default.
+            embeddings: whose names in the prompt stand for their vectors.
+            comma_padding_backtrack: see ClipTokenizer.chunks.
+
+        Raises: ConfigError for an option out of range; CheckpointError for an embedding
+            that is broken or does not fit.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,4 +71,4 @@ class Family:
     latent: LatentFormat
     prediction: type[Eps]
     noise: NoiseTable
-    encode: Callable[[ClipText, ClipTokenizer, str], Conditioning]
+    encode: Encode

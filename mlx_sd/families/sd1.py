@@ -2,17 +2,42 @@
 
 import mlx.core as mx
 
+from ..embeddings import Embeddings, Vectors
 from ..models.clip import ClipText
 from ..sampling.prediction import Eps, scaled_linear
 from ..tokenizers.clip import ClipTokenizer
 from .base import Conditioning, Family, LatentFormat
+from .text import weigh
 
 
-def encode(clip: ClipText, tokenizer: ClipTokenizer, prompt: str) -> Conditioning:
-    """Chunks of 77 tokens, encoded one by one and joined along the sequence."""
-    chunks = mx.array(tokenizer.chunks(prompt, pad=tokenizer.eos))
-    hidden = clip(chunks).hidden
-    return Conditioning(context=hidden.reshape(1, -1, hidden.shape[-1]))
+def encode(
+    clip: ClipText,
+    tokenizer: ClipTokenizer,
+    prompt: str,
+    *,
+    clip_skip: int | None = None,
+    embeddings: Embeddings | None = None,
+    comma_padding_backtrack: int = 0,
+) -> Conditioning:
+    """Chunks of 77 tokens, encoded one by one and joined along the sequence.
+
+    See base.Encode. The default layer is the last.
+    """
+    width, first = clip.config.width, clip.config.vocabulary
+    names = Vectors(embeddings, {"clip_l": width}, first) if embeddings else None
+    chunks = tokenizer.chunks(
+        prompt,
+        pad=tokenizer.eos,
+        names=names,
+        comma_padding_backtrack=comma_padding_backtrack,
+    )
+    hidden = clip(
+        mx.array([chunk.ids for chunk in chunks]),
+        clip_skip=max(clip_skip or 1, 1),
+        extra=names.table("clip_l") if names else None,
+    ).hidden
+    hidden = weigh(hidden, mx.array([chunk.weights for chunk in chunks]))
+    return Conditioning(context=hidden.reshape(1, -1, width))
 
 
 SD1 = Family(

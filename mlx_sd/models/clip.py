@@ -83,7 +83,11 @@ class ClipText(nn.Module):
             self.projection = nn.Linear(config.width, config.projection, bias=False)
 
     def __call__(
-        self, tokens: mx.array, clip_skip: int = 1, normed: bool = True
+        self,
+        tokens: mx.array,
+        clip_skip: int = 1,
+        normed: bool = True,
+        extra: mx.array | None = None,
     ) -> ClipOutput:
         """Encode chunks of tokens.
 
@@ -92,6 +96,7 @@ class ClipText(nn.Module):
             clip_skip: 1 takes the last layer's states, 2 the one before it, …
             normed: whether the final norm is applied to those states, as SD 1.x and
                 2.x do and SDXL does not.
+            extra: (N, D) embeddings of the ids from config.vocabulary on.
 
         Raises: ConfigError if clip_skip is outside 1 … layers.
         """
@@ -100,7 +105,7 @@ class ClipText(nn.Module):
                 f"clip skip {clip_skip} is outside 1 … {len(self.layers)}, "
                 "the text encoder's layers"
             )
-        x = self.token(tokens) + self.position.weight[: tokens.shape[1]]
+        x = self._embed(tokens, extra) + self.position.weight[: tokens.shape[1]]
         states = []
         for layer in self.layers:
             x = layer(x)
@@ -112,3 +117,11 @@ class ClipText(nn.Module):
         if "projection" in self:
             pooled = self.projection(pooled)
         return ClipOutput(self.final_norm(hidden) if normed else hidden, pooled)
+
+    def _embed(self, tokens: mx.array, extra: mx.array | None) -> mx.array:
+        if extra is None:
+            return self.token(tokens)
+        last = self.config.vocabulary - 1
+        own = self.token(mx.minimum(tokens, last))
+        added = extra[mx.maximum(tokens - last - 1, 0)].astype(own.dtype)
+        return mx.where((tokens > last)[..., None], added, own)

@@ -1,5 +1,7 @@
 """From text to the token ids that a text encoder reads."""
 
+from .chunks import Chunk
 from .clip import ClipTokenizer
+from .editing import PromptPlan
 
-__all__ = ["ClipTokenizer"]
+__all__ = ["Chunk", "ClipTokenizer", "PromptPlan"]

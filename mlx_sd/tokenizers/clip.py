@@ -1,4 +1,4 @@
-"""CLIP's byte-pair tokenizer and its 77-token chunks.
+"""CLIP's byte-pair tokenizer, and a prompt's chunks for the text encoder.
 
 Splits as the original and transformers do: Unicode text in NFC, lower case, runs of
 letters, single digits, runs of other signs. (stable-diffusion.cpp splits bytes in the
@@ -7,8 +7,11 @@ C locale, which breaks words at accents: "café" becomes "caf" and "é".)
 
 import gzip
 import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 
 from tokenizers import (
@@ -21,10 +24,16 @@ from tokenizers import (
 )
 
 from ..errors import CheckpointError, ConfigError
+from .chunks import SLICE, Chunk, Word, fill
+from .emphasis import BREAK, parse
+
+log = logging.getLogger(__name__)
+
+# A text → its parts in order, some of them replaced by ids of their own.
+Names = Callable[[str], Iterable[str | Sequence[int]]]
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-CHUNK = 77  # positions of the text encoder
-SLICE = CHUNK - 2  # of them between BOS and EOS
+COMMA = ",</w>"
 
 _MERGES = 49_152 - 256 - 2  # CLIP uses the first 48 894 of the 262 144 in its file
 _WORDS = (
@@ -90,13 +99,7 @@ class ClipTokenizer:
 
         Raises: ConfigError if the text is not valid Unicode.
         """
-        try:
-            text.encode()  # arguments of another encoding arrive as lone surrogates
-        except UnicodeEncodeError as error:
-            raise ConfigError(
-                f"prompt: character {error.start + 1} is not valid Unicode; "
-                "retype it or set a UTF-8 locale"
-            ) from error
+        _check_unicode(text)
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def files(self) -> dict[str, str]:
@@ -108,22 +111,79 @@ class ClipTokenizer:
             "merges.txt": "\n".join(merges) + "\n",
         }
 
-    def chunks(self, text: str, pad: int | None = None) -> list[list[int]]:
-        """Ids for the text encoder, in as many chunks of 77 as the prompt needs.
+    def chunks(
+        self,
+        prompt: str,
+        pad: int | None = None,
+        *,
+        names: Names | None = None,
+        comma_padding_backtrack: int = 0,
+    ) -> list[Chunk]:
+        """A prompt, its emphasis and its breaks, in as many chunks as it needs.
 
-        Each chunk is BOS, up to 75 tokens, EOS, padding. Slices are consecutive: no
-        chunk ends early at a comma or a word. An empty prompt is one chunk.
+        Each chunk is BOS, up to 75 tokens, EOS, padding. It ends early only at BREAK,
+        at a comma if asked to, and before an embedding that it cannot hold whole.
 
         Args:
             pad: id of the padding, EOS if not given (SD 1.x; SD 2.x has 0).
-        """
-        ids = self.encode(text)
-        fill = self.eos if pad is None else pad
-        starts = range(0, max(len(ids), 1), SLICE)
-        return [self._chunk(ids[start : start + SLICE], fill) for start in starts]
+            names: finds the words that stand for embeddings, at most 75 ids each.
+            comma_padding_backtrack: 0, or up to 74: a phrase that begins after a comma
+                this near to a chunk's end moves to the next as a whole (A1111: 20).
 
-    def _chunk(self, ids: list[int], fill: int) -> list[int]:
-        return [self.bos, *ids, self.eos, *[fill] * (SLICE - len(ids))]
+        Returns: at least one chunk; weights of BOS, EOS and padding are 1.
+        Raises: ConfigError if the prompt is not valid Unicode, or a weight or the
+            number of tokens is out of range.
+        """
+        if not 0 <= comma_padding_backtrack < SLICE:
+            raise ConfigError(
+                f"comma_padding_backtrack {comma_padding_backtrack}: must be from 0 to "
+                f"{SLICE - 1} tokens"
+            )
+        _check_unicode(prompt)
+        comma = self._tokenizer.token_to_id(COMMA)
+        words = self._words(prompt, names or (lambda text: (text,)))
+        fill_id = self.eos if pad is None else pad
+        slices = fill(words, comma, comma_padding_backtrack)
+        return [self._chunk(words, fill_id) for words in slices]
+
+    def _words(self, prompt: str, names: Names) -> Iterator[Word | None]:
+        """What chunks are filled with; None is a break."""
+        for piece in parse(prompt):
+            if piece == BREAK:
+                yield None
+                continue
+            if piece.text == BREAK.text:
+                log.warning(
+                    "BREAK inside brackets is read as a word, of weight %g, as A1111 "
+                    "does; put it outside of them",
+                    piece.weight,
+                )
+            if not isfinite(piece.weight):
+                raise ConfigError(f"prompt: {piece.text!r:.100} has an infinite weight")
+            for part in names(piece.text):
+                if isinstance(part, str):
+                    yield from (Word([i], piece.weight) for i in self.encode(part))
+                else:
+                    yield Word(part, piece.weight)
+
+    def _chunk(self, words: list[Word], pad: int) -> Chunk:
+        ids = [index for word in words for index in word.ids]
+        weights = [word.weight for word in words for _ in word.ids]
+        missing = SLICE - len(ids)
+        return Chunk(
+            [self.bos, *ids, self.eos, *[pad] * missing],
+            [1.0, *weights, 1.0, *[1.0] * missing],
+        )
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()  # arguments of another encoding arrive as lone surrogates
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"prompt: character {error.start + 1} is not valid Unicode; "
+            "retype it or set a UTF-8 locale"
+        ) from error
 
 
 def _special(tokenizer: Tokenizer, token: str) -> int:
