@@ -18,11 +18,12 @@ from .errors import ConfigError, SDError
 from .families import Conditioning
 from .image import save, to_pil
 from .load import DEMO, Source, open_model
+from .metadata import parameters
 from .models.clip import ClipText
 from .models.unet import UNet
 from .models.vae import AutoencoderKL
 from .quantize import parse_rules
-from .request import Request, parameters
+from .request import Request
 from .sampling.guidance import cfg
 from .sampling.noise import RNGS, latent_noise
 from .sampling.samplers import SAMPLERS, Denoise

@@ -1,4 +1,4 @@
-"""What a picture is made from: one value for library, command line and PNG text."""
+"""What a picture is made from: one value for library, command line and metadata."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -59,28 +59,3 @@ class Request:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `Request(**request.to_dict()) == request`."""
         return asdict(self)
-
-
-def parameters(request: Request, model: str, version: str) -> str:
-    """The text that A1111 shows and parses: prompts, then one line of settings.
-
-    Args:
-        request: with the seed, width and height that were used.
-        model: the model's name; version: of this program.
-    """
-    settings = {
-        "Steps": request.steps,
-        "Sampler": SAMPLERS[request.sampling_method].label,
-        "Schedule type": SCHEDULES[request.scheduler].label,
-        "CFG scale": f"{request.cfg_scale:g}",
-        "Seed": request.seed,
-        "Size": f"{request.width}x{request.height}",
-        "Model": model,
-        "RNG": "NV",
-        "Version": f"mlx-sd {version}",
-    }
-    lines = [request.prompt]
-    if request.negative_prompt:
-        lines.append(f"Negative prompt: {request.negative_prompt}")
-    lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
-    return "\n".join(lines)

@@ -17,6 +17,7 @@ _ORDER = (
     ("quantize", "embeddings"),
     ("build", "families", "hub", "image"),
     ("load", "request"),
+    ("metadata",),
     ("pipeline", "convert.__init__"),
     ("__init__",),
     ("cli", "demo"),

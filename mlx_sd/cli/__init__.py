@@ -11,6 +11,7 @@ from .convert import convert
 from .generate import generate
 from .info import info
 from .inspect import inspect
+from .metadata import metadata
 
 
 class Cli(click.Group):
@@ -48,4 +49,5 @@ def main() -> None:
 main.add_command(generate)
 main.add_command(inspect)
 main.add_command(convert)
+main.add_command(metadata)
 main.add_command(info)

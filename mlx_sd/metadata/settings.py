@@ -1,0 +1,155 @@
+"""Settings by A1111's labels ↔ fields of a Request."""
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ..errors import ConfigError
+from ..request import Request
+from ..sampling.names import resolve_sampler, resolve_scheduler
+from ..sampling.samplers import SAMPLERS
+from ..sampling.schedules import SCHEDULES
+from .recipe import Recipe
+
+# In A1111's order. What a request lacks, or has as None, is not written.
+_LABELS = {
+    "Steps": "steps",
+    "Sampler": "sampling_method",
+    "Schedule type": "scheduler",
+    "CFG scale": "cfg_scale",
+    "Seed": "seed",
+    "Size": "size",
+    "Denoising strength": "strength",
+    "Clip skip": "clip_skip",
+    "RNG": "rng",
+    "Sampler RNG": "sampler_rng",
+    "Eta": "eta",
+    "Prediction": "prediction",
+    "Custom Sigmas": "sigmas",
+}
+# A1111 names what draws the numbers; its "GPU" is CUDA as well.
+_RNG_LABELS = {"cuda": "NV", "cpu": "CPU"}
+_RNGS = {"NV": "cuda", "CPU": "cpu", "GPU": "cuda"}
+# Said of the picture, but nothing that a request could repeat.
+_SILENT = ("Model", "Model hash", "Version", "Guidance", "Batch size", "Batch pos")
+# What "Automatic" means in A1111, where it is not "Normal".
+_AUTOMATIC = {
+    "dpm2": "karras",
+    "dpm2_a": "karras",
+    "dpm++2s_a": "karras",
+    "dpm++2m": "karras",
+    "dpm++sde": "karras",
+    "dpm++2m_sde": "exponential",
+    "dpm++3m_sde": "exponential",
+}
+
+
+def written(request: Request) -> dict[str, str]:
+    """The settings of a request by A1111's labels, in its order."""
+    values = request.to_dict()
+    values["sampling_method"] = SAMPLERS[request.sampling_method].label
+    if values["scheduler"]:
+        values["scheduler"] = SCHEDULES[values["scheduler"]].label
+    values["size"] = f"{request.width}x{request.height}"
+    for rng in ("rng", "sampler_rng"):
+        if values.get(rng):
+            values[rng] = _RNG_LABELS.get(values[rng], values[rng])
+    labels = {label: values.get(name) for label, name in _LABELS.items()}
+    return {label: text(value) for label, value in labels.items() if value is not None}
+
+
+def text(value: Any) -> str:
+    """A value or a list of them: floats exactly, but whole ones as whole numbers."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_scalar, value))}]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    # What is nested may be so without end, and is none of ours.
+    return str(value) if isinstance(value, str | int | None) else "…"
+
+
+def to_request_fields(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+    """What to give to Request, and what cannot be repeated here, one line each.
+
+    A value that makes no sense, or that Request has no field for, is among the latter;
+    whether one is in range is for Request to say.
+    """
+    lost = list(recipe.notes)
+    found, labels = dict(recipe.exact), {}
+    if not found:
+        labels = {name: label for label, name in _LABELS.items()}
+        found = {"prompt": recipe.prompt, "negative_prompt": recipe.negative_prompt}
+        for label, value in recipe.settings.items():
+            try:
+                found |= _read(label, value, recipe.settings)
+            except ConfigError as error:
+                lost.append(f"{label}: {error}")
+            except ValueError:
+                lost.append(_entry(label, value))
+    hints = get_type_hints(Request)
+    fields = {}
+    for name, value in found.items():
+        try:
+            fields[name] = _coerced(value, hints[name])
+        except (KeyError, ValueError):
+            lost.append(_entry(labels.get(name, name), value))
+    return fields, lost
+
+
+def _entry(label: str, value: Any) -> str:
+    """One line, however long the value."""
+    words = " ".join(text(value).split())
+    return f"{label}: {words if len(words) <= 100 else words[:99] + '…'}"
+
+
+def _read(label: str, value: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that one setting decides. Raises: ValueError, ConfigError."""
+    if label == "Sampler":
+        return _sampling(value, settings.get("Schedule type"))
+    if label == "Schedule type" and "Sampler" in settings or label in _SILENT:
+        return {}
+    if label == "Size":
+        width, height = value.split("x")
+        return {"width": int(width), "height": int(height)}
+    if label in ("RNG", "Sampler RNG"):
+        value = _RNGS.get(value, value)
+    if label == "Eta" and math.isinf(float(value)):
+        return {}  # stable-diffusion.cpp's way to say that none was given
+    if label == "Denoising strength" or label not in _LABELS:
+        raise ValueError  # the picture that it started from is not in the file
+    if label == "Custom Sigmas":
+        return {"sigmas": json.loads(value)}
+    return {_LABELS[label]: value}
+
+
+def _sampling(name: str, schedule: str | None) -> dict[str, str]:
+    """Sampler and schedule by any program's names; A1111 once wrote both as one."""
+    if len(name) > 60:  # no name; it would be all of an error's line
+        raise ValueError
+    sampler, scheduler = resolve_sampler(name)
+    if schedule is not None:
+        scheduler = resolve_scheduler(schedule) or scheduler or _AUTOMATIC.get(sampler)
+    scheduler = scheduler or SAMPLERS[sampler].scheduler or "discrete"
+    return {"sampling_method": sampler, "scheduler": scheduler}
+
+
+def _coerced(value: Any, hint: Any) -> Any:
+    """A value as the type of its field, numbers from text too. Raises: ValueError."""
+    union = get_origin(hint) in (Union, types.UnionType)
+    for option in get_args(hint) if union else (hint,):
+        if get_origin(option) in (tuple, list) and isinstance(value, list | tuple):
+            inner = get_args(option)[0]
+            return get_origin(option)(_coerced(v, inner) for v in value)
+        if type(value) is option:
+            return value
+        if option is int and isinstance(value, str):
+            return int(value)
+        if option is float and isinstance(value, str | int) and value is not True:
+            return float(value)
+    raise ValueError
