@@ -151,7 +151,7 @@ class Vectors:
             for encoder, array in vectors.items():
                 self._tables[encoder].append(array)
             count = len(array)
-            log.info("embedding %r is used, %d tokens long", name, count)
+            log.info("embedding %r is used; vectors: %d", name, count)
             self._ids[name] = range(self._next, self._next + count)
             self._next += count
         return self._ids[name]

@@ -124,3 +124,11 @@ def test_many_chunks_are_made_in_time_linear_in_the_prompt(standard, caplog):
     caplog.set_level(logging.WARNING)
     chunks = standard.chunks("(cat:1.2), " * 5000, comma_padding_backtrack=20)
     assert sum(sizes(chunks)) == 10_000
+
+
+def test_an_embedding_that_does_not_fit_tears_no_phrase_off():
+    # A1111 looks for a comma only where a chunk is full to its last place.
+    cat, comma, name = Word([CAT], 1.0), Word([COMMA], 1.0), Word([49408] * 8, 1.0)
+    short, full = [*[cat] * 60, comma, *[cat] * 10], [*[cat] * 64, comma, *[cat] * 10]
+    assert fill([*short, name], COMMA, 20) == [short, [name]]
+    assert fill([*full, name], COMMA, 20) == [full[:65], [*full[65:], name]]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_sd.errors import ConfigError
 from mlx_sd.tokenizers.editing import PromptPlan, compositions, schedule
 from mlx_sd.tokenizers.emphasis import BREAK, Piece, parse
 
@@ -189,3 +190,15 @@ def test_a_plan_composes_schedules():
 def test_a_negative_plan_does_not_compose():
     plan = PromptPlan.negative("a AND [b:c:1] :2", 4)
     assert plan.at(0) == [("a AND b :2", 1.0)] and plan.at(3) == [("a AND c :2", 1.0)]
+
+
+def test_a_weight_of_the_whole_prompt_is_warned_of(caplog):
+    assert PromptPlan.positive("a cat AND a dog :2", 4) and not caplog.text
+    assert PromptPlan.positive("ratio 16:9", 4).at(0) == [("ratio 16", 9.0)]
+    assert "counts 9 times" in caplog.text
+    assert PromptPlan.positive("ratio 16:9,", 4).at(0) == [("ratio 16:9,", 1.0)]
+
+
+def test_an_infinite_weight_is_an_error():
+    with pytest.raises(ConfigError, match="' b' has an infinite weight"):
+        PromptPlan.positive(f"a AND b:{'9' * 400}", 4)

@@ -4,9 +4,14 @@ The grammar is that of A1111 (modules/prompt_parser.py, 1.6 to 1.10); docs/promp
 describes it.
 """
 
+import logging
 import re
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
+
+from ..errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"[\[\]():|]|(?:[^\\\[\]():|]|\\.)+|\\")
 _STEP = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
@@ -61,8 +66,20 @@ class PromptPlan:
 
     @staticmethod
     def positive(prompt: str, steps: int) -> "PromptPlan":
-        """Divided at AND, then each part scheduled."""
+        """Divided at AND, then each part scheduled.
+
+        Raises: ConfigError for a weight that is no finite number.
+        """
         parts = compositions(prompt)
+        for text, weight in parts:
+            if not isfinite(weight):
+                raise ConfigError(f"prompt: {text!r:.100} has an infinite weight")
+        if len(parts) == 1 and parts[0][1] != 1:
+            log.warning(
+                "the prompt ends in a weight: all of it counts %g times, as in A1111; "
+                "where none is meant, end it in a comma",
+                parts[0][1],
+            )
         return PromptPlan(tuple((w, tuple(schedule(t, steps))) for t, w in parts))
 
     @staticmethod
