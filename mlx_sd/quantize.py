@@ -1,10 +1,10 @@
 """Which weights a model holds in fewer bits than it computes with, and in which type.
 
 Those are weights of linear layers and convolutions. What a file holds quantised stays
-so where MLX has the like (PACKABLE) and the tensor's rows are our weight's rows. Others
-are re-typed when that is asked for, by stable-diffusion.cpp's rules; but while those
-leave 3x3 convolutions alone, as their rows in a file are 3 values long, ours are long
-enough to be quantised.
+so where MLX has the like (PACKABLE) and the tensor's rows are our weight's rows, and
+else becomes float16. All are re-typed when that is asked for, by stable-diffusion.cpp's
+rules; but while those leave 3x3 convolutions alone, as their rows in a file are 3
+values long, ours are long enough to be quantised.
 """
 
 import math
@@ -16,6 +16,7 @@ import numpy as np
 
 from .convert.detect import Parameter
 from .convert.dtypes import DTYPES
+from .convert.ggml import GGML
 from .convert.ggml.packed import PACKABLE, pack
 from .convert.ggml.quantize import QUANTIZERS
 from .convert.layouts import LINEAR, POINT, ROWS, SAME
@@ -71,7 +72,9 @@ def held_type(
     if wanted and not _KEPT.fullmatch(path):
         if not keeps_type(entry.name, _matrix(parameter), wanted):
             return wanted
-    return entry.dtype if _is_packed(parameter) else None
+    if _is_packed(parameter):
+        return entry.dtype
+    return "F16" if entry.dtype in GGML else None
 
 
 def hold(parameter: Parameter, wanted: str, dtype: mx.Dtype) -> Weights | None:
@@ -85,8 +88,12 @@ def hold(parameter: Parameter, wanted: str, dtype: mx.Dtype) -> Weights | None:
     Returns: None if the weight is as well in that: the same, or it fits no other.
     """
     if wanted in FLOATS:
-        same = FLOATS[wanted] == dtype
-        return None if same else {"weight": read(parameter, FLOATS[wanted])}
+        if FLOATS[wanted] == dtype:
+            return None
+        try:
+            return {"weight": read(parameter, FLOATS[wanted], over="raise")}
+        except FloatingPointError:  # a number beyond float16
+            return None
     if parameter.entry.dtype == wanted and _is_packed(parameter):
         raw: np.ndarray | None = parameter.entry.raw()
     else:

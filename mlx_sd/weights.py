@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
@@ -39,20 +39,29 @@ class Values:
     cast: Cast  # from the one to the other
 
 
-def read(parameter: Parameter, dtype: mx.Dtype) -> mx.array:
+def read(
+    parameter: Parameter, dtype: mx.Dtype, over: Literal["ignore", "raise"] = "ignore"
+) -> mx.array:
     """The weight, evaluated, in our layout.
 
     Args:
         dtype: float32, float16 or bfloat16.
+        over: "ignore" makes a number beyond float16 infinite, "raise" an error.
 
-    Raises: CheckpointError for a type that we cannot read, or a file that changed.
+    Raises: CheckpointError for a type that we cannot read, or a file that changed;
+        FloatingPointError: see `over`.
     """
     if dtype == mx.bfloat16 and parameter.entry.dtype != "BF16":
         weight = read(parameter, mx.float32).astype(dtype)
         mx.eval(weight)
         return weight
     values = mapped(parameter, dtype)
-    write = partial(share, values.cast, values.stored)
+
+    def cast(stored: np.ndarray, out: np.ndarray) -> None:
+        with np.errstate(over=over):  # in the thread that casts
+            values.cast(stored, out)
+
+    write = partial(share, cast, values.stored)
     return filled(values.stored.shape, values.dtype, write).view(dtype)
 
 
@@ -152,7 +161,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _convert(source: np.ndarray, out: np.ndarray) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):  # as MLX does
+    with np.errstate(invalid="ignore"):  # as MLX does
         np.copyto(out, source, casting="same_kind")
 
 

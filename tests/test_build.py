@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from mlx_sd.build import build
 from mlx_sd.convert.detect import Parameter, Parameters, identify
 from mlx_sd.convert.dtypes import DTYPES
+from mlx_sd.convert.ggml.packed import PACKABLE
 from mlx_sd.convert.ggml.quantize import QUANTIZERS
 from mlx_sd.convert.layouts import CONV
 from mlx_sd.convert.readers import Entry
@@ -50,6 +51,8 @@ def in_gguf(parameter: Parameter, dtype: str) -> tuple[Parameter, Parameter]:
         return parameter, stored(parameter, "F32", values)
     raw = QUANTIZERS[dtype](values.reshape(-1, values.shape[-1])).reshape(-1)
     decoded = np.array(DTYPES[dtype].decode(raw))
+    if dtype not in PACKABLE and values.ndim > 1:
+        decoded = decoded.astype(np.float16).astype(np.float32)
     return stored(parameter, dtype, raw), stored(parameter, "F32", decoded)
 
 

@@ -12,6 +12,7 @@ from rows import edge_rows, weights
 from mlx_sd import ConfigError, Request, load
 from mlx_sd.cli import main
 from mlx_sd.convert.detect import Parameter
+from mlx_sd.convert.ggml import GGML
 from mlx_sd.convert.ggml.packed import PACKABLE
 from mlx_sd.convert.layouts import CONV, POINT, ROWS, SAME, TRANSPOSED, Layout
 from mlx_sd.convert.readers import Entry
@@ -98,6 +99,48 @@ def test_a_weight_that_no_block_can_hold_stays_float(value, name):
     assert hold(parameter(rows, "F32", rows.shape), name, mx.float32) is None
 
 
+UNPACKED = [name for name in GGML if name not in PACKABLE and f"{name}_raw" in BLOCKS]
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_blocks_that_mlx_lacks_become_float16_if_that_holds_them(name):
+    raw = BLOCKS[f"{name}_raw"].reshape(-1, GGML[name].size)
+    values = BLOCKS[f"{name}_values"].reshape(len(raw), -1)
+    for block, expected in zip(raw, values, strict=True):
+        tensor = parameter(block, name, (1, len(expected)))
+        wanted = held_type("x", tensor, LINEAR, parse_rules(None, None))
+        held = hold(tensor, wanted, mx.float32)
+        with np.errstate(over="ignore"):
+            halves = expected.astype(np.float16)
+        if (np.isinf(halves) & np.isfinite(expected)).any():
+            assert held is None
+        else:
+            assert held["weight"].dtype == mx.float16
+            np.testing.assert_array_equal(np.array(held["weight"])[0], halves)
+        assert hold(tensor, wanted, mx.float16) is None  # which is computed in anyway
+
+
+@pytest.mark.parametrize("value", [65519, 65520, -7e4, np.inf, np.nan])
+@pytest.mark.parametrize("stored", ["F32", "BF16", "F64"])
+@pytest.mark.parametrize("rows", [4, 4096])  # the latter in several shares
+def test_what_float16_would_make_infinite_stays_wider(rows, stored, value):
+    values = np.resize(weights()["normal"][:4, :512], (rows, 512)).astype(np.float32)
+    values[1, 300] = value
+    data = {
+        "F32": values,
+        "BF16": (values.view(np.uint32) >> 16).astype("<u2"),
+        "F64": values.astype("<f8"),
+    }[stored]
+    held = hold(parameter(data, stored, values.shape), "F16", mx.float32)
+    number = np.float32(value)  # as bfloat16 it is cut off, and 65519 is 65280
+    beyond = stored != "BF16" and value == 65520 or value == -7e4
+    assert (held is None) == beyond
+    if held is not None:
+        assert held["weight"].dtype == mx.float16
+        found = np.array(held["weight"])[1, 300]
+        assert np.isfinite(found) == np.isfinite(number)
+
+
 ROUNDING = {mx.float32: 1e-5, mx.float16: 4e-3, mx.bfloat16: 3e-2}  # a few last bits
 
 
@@ -130,17 +173,18 @@ WIDE = (8, 512)
 @pytest.mark.parametrize(
     "asked, layer, stored, held",
     [
-        # As in the file, where MLX can hold it; else in the type that is computed in.
+        # As in the file, where MLX can hold it; else blocks become float16.
         (None, LINEAR, ("F16", WIDE, SAME), None),
         (None, LINEAR, ("Q8_0", WIDE, SAME), "Q8_0"),
         (None, LINEAR, ("Q4_K", WIDE, POINT), "Q4_K"),
         (None, LINEAR, ("Q5_0", WIDE, ROWS), "Q5_0"),
-        (None, LINEAR, ("Q6_K", WIDE, SAME), None),
-        (None, LINEAR, ("Q8_0", (8, 48), SAME), None),  # reshaped after ComfyUI-GGUF
-        (None, LINEAR, ("Q8_0", WIDE, TRANSPOSED), None),
-        (None, CONVOLUTION, ("Q8_0", (8, 64, 3, 3), CONV), None),
+        (None, LINEAR, ("Q6_K", WIDE, SAME), "F16"),
+        (None, LINEAR, ("Q8_0", (8, 48), SAME), "F16"),  # reshaped after ComfyUI-GGUF
+        (None, LINEAR, ("Q8_0", WIDE, TRANSPOSED), "F16"),
+        (None, CONVOLUTION, ("Q8_0", (8, 64, 3, 3), CONV), "F16"),
         (None, nn.Embedding(8, 512), ("Q8_0", WIDE, SAME), None),
         (None, nn.LayerNorm(512), ("Q8_0", (512,), SAME), None),
+        (None, LINEAR, ("F8_E4M3", WIDE, SAME), None),
         # As asked, where the rows are long enough and a multiple of the type's block.
         ("q8_0", LINEAR, ("F16", WIDE, SAME), "Q8_0"),
         ("q8_0", LINEAR, ("F16", (8, 512, 1, 1), POINT), "Q8_0"),
@@ -153,6 +197,8 @@ WIDE = (8, 512)
         ("q8_0", nn.Embedding(8, 512), ("F16", WIDE, SAME), None),
         ("q8_0", nn.LayerNorm(512), ("F16", (512,), SAME), None),
         ("f16", LINEAR, ("Q8_0", WIDE, SAME), "F16"),
+        ("f32", LINEAR, ("Q6_K", WIDE, SAME), "F32"),
+        ("q4_0", LINEAR, ("Q6_K", WIDE, SAME), "Q4_0"),
         ("bf16", LINEAR, ("F16", (8, 48), SAME), "BF16"),
     ],
 )
