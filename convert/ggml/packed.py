@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from ...nn.compact import GROUP
 from .blocks import pieces
 from .unpack import bits, five_bits, five_bits_k, k_scales
-
-GROUP = 32
 
 Codes = tuple[np.ndarray, np.ndarray, np.ndarray]  # integers, scales, biases
 

@@ -13,7 +13,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-GROUP = 32
+GROUP = 32  # integers in a row that share a scale and a bias
 
 Weights = dict[str, mx.array]  # "weight", and if that is packed "scales" and "biases"
 
