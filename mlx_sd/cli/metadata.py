@@ -32,11 +32,8 @@ def metadata(file: Path, as_json: bool) -> None:
     elif found.recipe is not None:
         click.echo(as_text(found.recipe))
     if found.recipe is None:
-        texts = f"{len(found.texts)} other texts; list them with --json"
-        raise SDError(
-            f"{file}: no settings found in this {found.format}, "
-            + (texts if found.texts and not as_json else "of any program known here")
-        )
+        more = "; --json lists its other texts" if found.texts and not as_json else ""
+        raise SDError(f"{file}: says nothing of how it was painted{more}")
 
 
 def describe(found: Metadata) -> dict[str, Any]:
