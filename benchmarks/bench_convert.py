@@ -5,20 +5,13 @@ it ends; stable-diffusion.cpp leaves that to the system.
 """
 
 import argparse
-import contextlib
 import importlib.util
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from bench_load import peak, seeded_checkpoint
-from common import commit, versions
+from processes import Figures, main, run
 
-from mlx_sd import backend
 from mlx_sd.convert import convert
 from mlx_sd.convert.type_rules import TYPES
 
@@ -36,49 +29,27 @@ def peer(source: str, target: str, kind: str) -> None:
         raise SystemExit("stable-diffusion.cpp could not convert")
 
 
-def measure(side: str, *arguments: str) -> None:
-    """In a process of its own: prints seconds and the bytes of its peak."""
-    start = time.perf_counter()
-    {"ours": ours, "peer": peer}[side](*arguments)
-    print(json.dumps((time.perf_counter() - start, peak())))
-
-
-def run(side: str, *arguments: str) -> tuple[float, int]:
-    os.sync()  # what others wrote is not to be waited for
-    command = [sys.executable, __file__, "--measure", side, *arguments]
-    done = subprocess.run(
-        command,
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    return tuple(json.loads(done.stdout.splitlines()[-1]))
-
-
-def report(source: str, folder: Path, types: list[str], runs: int) -> None:
-    print(f"{backend.device_name()}; {versions()}; commit {commit()}")
-    print(f"best of {runs} runs\n")
+def report(source: str, options: argparse.Namespace) -> None:
     print(
         "| type | GB | ours, s | sd.cpp, s | ratio | ours, peak GB | sd.cpp, peak GB |"
     )
     print(
         "|------|---:|--------:|----------:|------:|--------------:|----------------:|"
     )
-    sides = ["ours"]
+    sides = [ours]
     if importlib.util.find_spec("stable_diffusion_cpp") is not None:
-        sides.append("peer")
-    for kind in types:
-        found: dict[str, list[tuple[float, int]]] = {side: [] for side in sides}
-        for _ in range(runs):
-            for side in sides:
-                target = folder / f"{side}.gguf"
-                with contextlib.suppress(FileNotFoundError):
-                    target.unlink()
-                found[side].append(run(side, source, str(target), kind))
-        size = (folder / "ours.gguf").stat().st_size / 1e9
-        seconds = {side: min(found[side])[0] for side in sides}
-        peaks = {side: f"{max(p for _, p in found[side]) / 1e9:.2f}" for side in sides}
+        sides.append(peer)
+    for kind in options.types:
+        found: dict[str, list[Figures]] = {side.__name__: [] for side in sides}
+        with tempfile.TemporaryDirectory() as folder:
+            for side in sides * options.runs:
+                target = Path(folder) / f"{side.__name__}.gguf"
+                target.unlink(missing_ok=True)
+                os.sync()  # what others wrote is not to be waited for
+                found[side.__name__].append(run(side, source, target, kind))
+            size = (Path(folder) / "ours.gguf").stat().st_size / 1e9
+        seconds = {name: min(figures).seconds for name, figures in found.items()}
+        peaks = {n: f"{max(f.peak for f in fs) / 1e9:.2f}" for n, fs in found.items()}
         theirs = f"{seconds['peer']:.1f}" if "peer" in seconds else "–"
         ratio = seconds["ours"] / seconds.get("peer", float("nan"))
         print(
@@ -88,19 +59,9 @@ def report(source: str, folder: Path, types: list[str], runs: int) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", nargs="?", help="an SD 1.5 file in float16")
+def add_types(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES))
-    parser.add_argument("--runs", type=int, default=3)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        source = args.file or seeded_checkpoint(folder)
-        report(source, Path(folder), args.types, args.runs)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        measure(*sys.argv[2:])
-    else:
-        main()
+    main(__doc__, (ours, peer), report, add_types)

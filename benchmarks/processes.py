@@ -1,0 +1,87 @@
+"""Jobs that are measured each in a fresh process, on a full-size SD 1.5 checkpoint."""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from common import commit, versions
+
+from mlx_sd import backend
+
+Job = Callable[..., int | None]  # takes strings
+
+
+class Figures(NamedTuple):
+    seconds: float
+    returned: int | None  # by the job
+    before: int  # bytes at the process's peak before the job, which are its imports
+    peak: int  # bytes at its peak in the end
+
+
+def run(job: Job, *arguments: object) -> Figures:
+    """A job of the script that is running, in a process of its own."""
+    command = [sys.executable, sys.argv[0], "--measure", job.__name__]
+    command += map(str, arguments)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{job.__name__} failed:\n{done.stderr[-2000:]}")
+    return Figures(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def main(
+    description: str,
+    jobs: tuple[Job, ...],
+    report: Callable[[str, argparse.Namespace], None],
+    add_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
+) -> None:
+    """The command line of a benchmark, and that of the processes which `run` starts.
+
+    Args:
+        report: called with the checkpoint's path and the options, `runs` among them.
+    """
+    if sys.argv[1:2] == ["--measure"]:
+        (job,) = (job for job in jobs if job.__name__ == sys.argv[2])
+        before, start = _peak(), time.perf_counter()
+        returned = job(*sys.argv[3:])
+        seconds = time.perf_counter() - start
+        print(json.dumps(Figures(seconds, returned, before, _peak())))
+        return
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("file", nargs="?", help="an SD 1.5 file in float16")
+    parser.add_argument("--runs", type=int, default=3, help="of which the best counts")
+    add_options(parser)
+    options = parser.parse_args()
+    print(f"{backend.device_name()}; {versions()}; commit {commit()}")
+    print(f"best of {options.runs} runs\n")
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.file or _seeded_checkpoint(folder)
+        _cache(path)
+        report(path, options)
+
+
+def _peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _seeded_checkpoint(folder: str) -> str:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import seeded
+
+    path = Path(folder) / "sd15.safetensors"
+    seeded.save(path, seeded.sd1_shapes())
+    return str(path)
+
+
+def _cache(path: str) -> None:
+    """Have the system hold the file in memory."""
+    with open(path, "rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
