@@ -24,6 +24,7 @@ class BrownianPath:
         self._key = np.array(mx.random.split(mx.random.key(seed))[0])
         self._shape = shape
         self._known: dict[float, mx.array] = {}
+        self._path: dict[int, mx.array] = {}  # W at the middles above the last level
 
     def between(self, low: float, high: float) -> mx.array:
         """The path's rise from low to high, as unit noise; low < high."""
@@ -36,14 +37,18 @@ class BrownianPath:
             return self._known[sigma]
         low, high = 2.0**_LOW, 2.0**_HIGH
         left, right = mx.zeros(self._shape), self._normal(0) * math.sqrt(high - low)
-        node = 1
+        node, path = 1, {}
         for _ in range(_DEPTH):
             middle = math.sqrt(low * high)
-            w = self._bridge(node, middle, (low, left), (high, right))
+            w = self._path.get(node)
+            if w is None:
+                w = self._bridge(node, middle, (low, left), (high, right))
+            path[node] = w
             if sigma < middle:
                 high, right, node = middle, w, 2 * node
             else:
                 low, left, node = middle, w, 2 * node + 1
+        self._path = path
         return self._bridge(node, sigma, (low, left), (high, right))
 
     def _bridge(
