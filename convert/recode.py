@@ -69,7 +69,10 @@ def _f16(values: np.ndarray) -> np.ndarray:
 
 
 def _bf16(values: np.ndarray) -> np.ndarray:
-    """Rounded to nearest, ties to even; NaN stays NaN."""
+    """Rounded to nearest, ties to even; NaN and infinity stay what they are."""
+    if not -_ROUNDED_UP < values.min() <= values.max() < _ROUNDED_UP:  # or a NaN
+        if ((np.abs(values) >= _ROUNDED_UP) & np.isfinite(values)).any():
+            raise FloatingPointError("infinite when rounded")
     bits = values.view(np.uint32)
     rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
     lost = np.isnan(values)
@@ -85,6 +88,7 @@ def _quantised(quantizer: Encode, values: np.ndarray) -> np.ndarray:
 
 
 _LARGEST = np.finfo(np.float16).max  # so that blocks' scales, in float16, are finite
+_ROUNDED_UP = np.float32(2**128 - 2**119)  # from here on bfloat16 is infinite
 _NUMPY = {"F32": "<f4", "F16": "<f2"}
 
 # float32 values → bytes, in whole blocks. Raise FloatingPointError for what is lost.

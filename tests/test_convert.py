@@ -157,6 +157,7 @@ def test_bfloat16_is_rounded_to_nearest_even(tmp_path):
     "value, kind, target",
     [
         (7e4, "f16", "x.safetensors"),
+        (3.4e38, "bf16", "x.safetensors"),
         (7e4, "q8_0", "x.gguf"),
         (np.nan, "q4_K", "x.gguf"),
         (np.inf, "q5_0", "x.gguf"),
