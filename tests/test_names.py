@@ -68,6 +68,7 @@ def test_schedule_goes_by_name_and_label(name):
 
 def test_schedule_of_another_program_is_understood():
     assert resolve_scheduler("normal") == "discrete"
+    assert resolve_scheduler("Uniform") == "discrete"
     assert resolve_scheduler("Karras") == "karras"
     assert resolve_scheduler("Automatic") is None
 

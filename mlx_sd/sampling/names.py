@@ -32,10 +32,8 @@ _SAMPLERS = {
     "linear_multistep": "lms",
 }
 _SCHEDULES = {
-    "normal": "discrete",
-    "align_your_steps": "ays",
-    "optimal_steps_gits": "gits",
-    "ddim": "ddim_uniform",
+    "uniform": "discrete",  # A1111's; its "Normal" has the same levels
+    "polyexponential": "exponential",  # the same at rho 1, which is A1111's
 }
 _AUTOMATIC = {"", "automatic", "default"}
 
