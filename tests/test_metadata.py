@@ -12,6 +12,7 @@ from PIL import Image
 from mlx_sd.errors import SDError
 from mlx_sd.image import save
 from mlx_sd.metadata import Recipe, parameters, read, to_request_fields
+from mlx_sd.metadata import settings as settings_module
 from mlx_sd.metadata.settings import written
 from mlx_sd.request import Request
 from mlx_sd.sampling.samplers import SAMPLERS
@@ -154,6 +155,30 @@ def test_sdcpp_json_is_exact_where_its_text_is_rounded(name):
     assert fields["rng"] == "cuda" and "eta" not in fields
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "note"),
+    [
+        ('"clip_skip":2', '"clip_skip":-1', None),
+        ('"custom_sigmas":[]', '"custom_sigmas":[1,0]', None),
+        ('"mode":"img_gen"', '"mode":"vid_gen"', "SDCPP mode"),
+        ('"rng":', '"hires":{"enabled":true},"rng":', "SDCPP hires"),
+        ('"rng":', '"loras":[{"name":"x","multiplier":1}],"rng":', "SDCPP loras"),
+        ('"scale":0.0', '"scale":2.5', "SDCPP slg"),
+        ('"sampling":', '"other":', "SDCPP: damaged; the settings beside it are used"),
+    ],
+)
+def test_sdcpp_json_with_other_settings(old, new, note, tmp_path):
+    text = read(GOLDEN / "sdcpp.png").texts[0].text
+    assert text.count(old) == 1
+    save(BLANK, tmp_path / "a.png", text.replace(old, new))
+    recipe = read(tmp_path / "a.png").recipe
+    assert recipe.notes == (() if note is None else (note,))
+    assert ("clip_skip" in recipe.exact) == (
+        "clip_skip" not in new and "other" not in new
+    )
+    assert recipe.exact.get("sigmas") == ([1, 0] if "sigmas" in new else None)
+
+
 def test_what_cannot_be_repeated_is_named():
     _, lost = request_of("a1111.png")
     for entry in ("ENSD: 31337", "Hires upscale: 1.75", "Denoising strength: 0.55"):
@@ -180,6 +205,10 @@ def test_samplers_go_by_every_programs_names(settings, sampler, scheduler):
     fields, lost = to_request_fields(Recipe("A1111", "", "", settings))
     assert (fields["sampling_method"], fields["scheduler"]) == (sampler, scheduler)
     assert lost == []
+
+
+def test_automatic_schedules_are_of_samplers_that_exist():
+    assert settings_module._AUTOMATIC.keys() <= SAMPLERS.keys()
 
 
 @pytest.mark.parametrize(
@@ -214,12 +243,19 @@ def test_damaged_json_of_ours_falls_back_to_the_settings(told, tmp_path):
 
 def test_values_of_a_wrong_type_are_named(tmp_path):
     told = {"prompt": 5, "steps": "x", "seed": True, "width": 64, "colour": "red"}
+    told["cfg_scale"] = False
     text = "Steps: 1, Seed: 2, Size: 8x8, MLXSD: "
     told = json.dumps(json.dumps({"request": told, "loading": {}}))
     save(BLANK, tmp_path / "a.png", text + told)
     fields, lost = to_request_fields(read(tmp_path / "a.png").recipe)
     assert fields == {"negative_prompt": "", "width": 64}
-    assert sorted(lost) == ["colour: red", "prompt: 5", "seed: True", "steps: x"]
+    assert sorted(lost) == [
+        "cfg_scale: False",
+        "colour: red",
+        "prompt: 5",
+        "seed: True",
+        "steps: x",
+    ]
 
 
 def test_a_picture_of_no_program_has_no_recipe(tmp_path):

@@ -9,9 +9,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 
+from mlx_sd import Request, SDError, load
 from mlx_sd.cli import main
 from mlx_sd.image import save
-from mlx_sd.metadata import model_hash, model_hash_later
+from mlx_sd.metadata import model_hash, model_hash_later, repeat
+from mlx_sd.pipeline import Picture
 
 GOLDEN = Path(__file__).parent / "golden" / "metadata"
 BLANK = Image.new("RGB", (16, 16))
@@ -48,6 +50,44 @@ def test_json_holds_the_request_and_all_texts():
     (text,) = facts["texts"]
     assert (text["where"], text["key"]) == ("XMP", "sdcpp:parameters")
     assert text["text"].startswith("a fox & <lora:x:1>")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_picture_is_painted_again_to_the_byte(suffix, tmp_path):
+    first, again = (tmp_path / f"{name}{suffix}" for name in ("first", "again"))
+    request = Request(
+        prompt=" a red house,\nNegative prompt: and a tree ",
+        negative_prompt="rain",
+        width=64,
+        height=64,
+        steps=2,
+        cfg_scale=0.1 + 6.2,
+        seed=2**63,
+        sampling_method="euler_a",
+        scheduler="karras",
+    )
+    paint(request, first)
+    fields, lost = repeat(first)
+    assert lost == []
+    paint(Request(**fields), again)
+    assert again.read_bytes() == first.read_bytes()
+
+
+def paint(request: Request, path: Path) -> None:
+    for event in load().stream(request):
+        if isinstance(event, Picture):
+            event.save(path)
+
+
+def test_what_says_nothing_cannot_be_repeated(tmp_path):
+    save(BLANK, tmp_path / "a.png")
+    with pytest.raises(SDError, match="a.png: says nothing of how it was painted"):
+        repeat(tmp_path / "a.png")
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", '{"1": {"class_type": "Flux", "inputs": {}}}')
+    BLANK.save(tmp_path / "b.png", pnginfo=info)
+    with pytest.raises(SDError, match="b.png: cannot be repeated: no KSampler"):
+        repeat(tmp_path / "b.png")
 
 
 def test_picture_without_settings_is_one_line_and_exit_1(tmp_path):

@@ -148,6 +148,13 @@ def test_comment_of_half_a_character_is_read(tmp_path):
     assert read(tmp_path / "a").texts[0].text == "a\ufffd"
 
 
+def test_comment_in_the_other_byte_order_is_read(tmp_path):
+    comment = b"UNICODE\0" + "Steps: 1, 狐".encode("utf-16-le")
+    rows = [(0x9286, 7, len(comment), 26)]
+    (tmp_path / "a").write_bytes(webp(b"EXIF", tiff(rows) + comment))
+    assert read(tmp_path / "a").texts[0].text == "Steps: 1, 狐"
+
+
 def test_deep_xmp_is_read(tmp_path):
     deep = "<a>" * 100_000 + "</a>" * 100_000
     (tmp_path / "a").write_bytes(webp(b"XMP ", xmp(deep)))
@@ -208,6 +215,8 @@ def test_hostile_graph_is_named_not_followed(graph, key, tmp_path):
     assert recipe.program == "ComfyUI" and recipe.prompt == "" and recipe.notes
     fields, lost = to_request_fields(recipe)
     assert lost and "steps" not in fields
+    if graph == GRAPHS["too many nodes"] and key == b"prompt":
+        assert lost == ["prompt: more than 5000 nodes; none is followed"]
 
 
 @pytest.mark.parametrize(

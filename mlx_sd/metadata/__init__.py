@@ -2,7 +2,7 @@
 
 from .model_hash import model_hash, model_hash_later
 from .parameters import parameters
-from .reading import read
+from .reading import read, repeat
 from .recipe import Metadata, Recipe
 from .settings import to_request_fields
 
@@ -13,5 +13,6 @@ __all__ = [
     "model_hash_later",
     "parameters",
     "read",
+    "repeat",
     "to_request_fields",
 ]

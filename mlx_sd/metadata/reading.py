@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import SDError
 from . import comfyui, infotext
 from .chunks import Text, texts
 from .parameters import JSON_KEY
 from .recipe import Metadata, Recipe
 from .settings import text as shown
+from .settings import to_request_fields
 
 _INFOTEXTS = ("parameters", "UserComment", "sdcpp:parameters")
 # What json.loads raises, and then the look at what it gave.
@@ -26,6 +28,19 @@ def read(path: str | Path) -> Metadata:
     path = Path(path)
     format, found = texts(path)
     return Metadata(path, format, tuple(found), _recipe(found))
+
+
+def repeat(path: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """What to give to Request to paint a file's picture again; see to_request_fields.
+
+    Raises: SDError as `read` does, and if the file says nothing that could be repeated.
+    """
+    recipe = read(path).recipe
+    if recipe is None:
+        raise SDError(f"{path}: says nothing of how it was painted")
+    if not (recipe.prompt or recipe.settings):
+        raise SDError(f"{path}: cannot be repeated: {'; '.join(recipe.notes)}")
+    return to_request_fields(recipe)
 
 
 def _recipe(found: list[Text]) -> Recipe | None:

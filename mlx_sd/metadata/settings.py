@@ -150,6 +150,6 @@ def _coerced(value: Any, hint: Any) -> Any:
             return value
         if option is int and isinstance(value, str):
             return int(value)
-        if option is float and isinstance(value, str | int) and value is not True:
+        if option is float and type(value) in (str, int):  # a bool is an int too
             return float(value)
     raise ValueError
