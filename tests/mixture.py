@@ -20,19 +20,20 @@ def draw(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _components(x, sigma: float):
-    """Standardised places, deviations and masses of both parts at x, noised."""
-    deviations = np.sqrt(SPREADS**2 + sigma**2)
-    z = (np.asarray(x)[..., None] - MEANS) / deviations
-    return z, deviations, WEIGHTS
+    """(deviation, standardised place of x) of each of both parts, noised."""
+    for mean, spread in zip(MEANS, SPREADS, strict=True):
+        deviation = math.hypot(spread, sigma)
+        yield deviation, (np.asarray(x) - mean) / deviation
 
 
 def denoise(x, sigma: float):
     """E[x0 | x] for x = x0 + sigma·noise."""
-    z, deviations, weights = _components(x, sigma)
-    logs = -(z**2) / 2 + np.log(weights / deviations)
-    share = np.exp(logs - logs.max(-1, keepdims=True))
-    share /= share.sum(-1, keepdims=True)
-    return (share * (MEANS + z * SPREADS**2 / deviations)).sum(-1)
+    (d0, z0), (d1, z1) = _components(x, sigma)
+    odds = WEIGHTS[0] / d0 * d1 / WEIGHTS[1]
+    odds = odds * np.exp(np.clip((z1 * z1 - z0 * z0) / 2, -700, 700))
+    first = MEANS[0] + z0 * (SPREADS[0] ** 2 / d0)
+    second = MEANS[1] + z1 * (SPREADS[1] ** 2 / d1)
+    return second + (first - second) * (odds / (1 + odds))
 
 
 def denoise_flow(x, sigma: float):
@@ -44,8 +45,8 @@ def denoise_flow(x, sigma: float):
 
 def below(x, sigma: float = 0.0):
     """The share of x0 + sigma·noise that is below x."""
-    z, _, weights = _components(x, sigma)
-    return (weights * (1 + _erf(z / math.sqrt(2))) / 2).sum(-1)
+    shares = ((1 + _erf(z / math.sqrt(2))) / 2 for _, z in _components(x, sigma))
+    return sum(w * share for w, share in zip(WEIGHTS, shares, strict=True))
 
 
 def transport(x, sigma: float, target: float = 0.0):
