@@ -85,7 +85,8 @@ class Planner:
             return before if before in self._writable else None
         if wanted and not keeps_type(name, shape, wanted):
             return wanted
-        if before in self._writable:
+        whole = prod(shape[-1:]) % DTYPES[before].block == 0  # blocks in its new rows
+        if before in self._writable and whole:
             return before
         return wanted if wanted in FLOATS else _INSTEAD[before]
 

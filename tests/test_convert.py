@@ -11,11 +11,14 @@ import names
 import numpy as np
 import pytest
 import seeded
+from gguf_parts import gguf, shape_key, tensor
 from safetensors.numpy import load_file, save_file
 
 from mlx_sd import CheckpointError
 from mlx_sd.convert import convert
+from mlx_sd.convert.dtypes import DTYPES
 from mlx_sd.convert.ggml import GGML, TYPE_IDS
+from mlx_sd.convert.ggml.quantize import QUANTIZERS
 from mlx_sd.convert.plan import Planner
 from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.single import single_file
@@ -93,6 +96,35 @@ def test_what_is_quantised_passes_through_untouched(tmp_path):
     assert stored(tmp_path / "a.gguf")["a.weight"][0] == "Q4_K"
     for other in ("b.gguf", "c.gguf"):
         assert (tmp_path / other).read_bytes() == (tmp_path / "a.gguf").read_bytes()
+
+
+def test_blocks_stay_only_in_rows_that_they_divide(small, tmp_path, caplog):
+    # diffusers has matrices where single files have 1x1 convolutions, of rows of one.
+    options = {"type": "q8_0", "names": "diffusers"}
+    convert(small, tmp_path / "a.gguf", **options)
+    convert(tmp_path / "a.gguf", tmp_path / "b.gguf")
+    before, after = stored(tmp_path / "a.gguf"), read_file(tmp_path / "b.gguf")
+    name = "vae.encoder.mid_block.attentions.0.to_q.weight"
+    entry = after[VAE + "encoder.mid.attn_1.q.weight"]
+    assert before[name][0] == "Q8_0"
+    assert (entry.dtype, entry.shape) == ("F16", (128, 128, 1, 1))
+    values = DTYPES["Q8_0"].decode(np.frombuffer(before[name][2], np.uint8))
+    found = np.array(entry.read()).reshape(-1)
+    np.testing.assert_array_equal(found, np.array(values).astype(np.float16))
+    assert "tensors of Q8_0 become F16: 8;" in caplog.text
+
+
+def test_rows_that_comfyui_gguf_reshaped_become_float(tmp_path):
+    blocks = QUANTIZERS["Q8_0"](rng(9, 32))
+    data = gguf(
+        tensor("a.weight", (32, 9), TYPE_IDS["Q8_0"]),
+        metadata=[shape_key("a.weight", 8, 4, 3, 3)],
+        data=blocks.tobytes(),
+    )
+    (tmp_path / "a.gguf").write_bytes(data)
+    convert(tmp_path / "a.gguf", tmp_path / "b.gguf")
+    entry = read_file(tmp_path / "b.gguf")["a.weight"]
+    assert (entry.dtype, entry.shape) == ("F16", (8, 4, 3, 3))
 
 
 @pytest.mark.parametrize(
