@@ -126,9 +126,9 @@ def test_seeds_of_more_than_32_bits_differ_where_the_generator_takes_them():
 @pytest.mark.parametrize("rng", RNGS.values(), ids=RNGS.keys())
 def test_noise_of_a_1024_pixel_latent_takes_under_20_ms(rng):
     def seconds() -> float:
-        start = time.perf_counter()
+        start = time.process_time()  # other programs do not count
         rng(0).normal(4 * 128 * 128)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(10)) < 0.020
 

@@ -54,12 +54,16 @@ def philox(counter: Sequence[np.ndarray], key: np.ndarray) -> list[np.ndarray]:
     a, b, c, d = counter
     for round_ in range(10):
         k = key + _WEYL * np.uint32(round_)
-        low = a.astype(np.uint64) * _MULTIPLIERS[0]
-        high = c.astype(np.uint64) * _MULTIPLIERS[1]
-        a = (high >> np.uint64(32)).astype(np.uint32) ^ b ^ k[0]
-        c = (low >> np.uint64(32)).astype(np.uint32) ^ d ^ k[1]
-        b, d = high.astype(np.uint32), low.astype(np.uint32)
+        low_a, high_a = _product(a, _MULTIPLIERS[0])
+        low_c, high_c = _product(c, _MULTIPLIERS[1])
+        a, b, c, d = high_c ^ b ^ k[0], low_c, high_a ^ d ^ k[1], low_a
     return [a, b, c, d]
+
+
+def _product(words: np.ndarray, by: np.uint64) -> tuple[np.ndarray, np.ndarray]:
+    """The low and the high halves of 64-bit products."""
+    product = np.multiply(words, by, dtype="<u8").view("<u4")
+    return product[::2], product[1::2]
 
 
 RNGS: dict[str, Callable[[int], Rng]] = {"cuda": Philox, "cpu": MersenneTwister}

@@ -1,23 +1,59 @@
-"""What a network predicts, and the noise levels that it was trained on."""
+"""What a network predicts: eps, v or flow, each in both directions."""
 
 import math
-from bisect import bisect_right
-from dataclasses import dataclass
-from functools import cached_property
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import mlx.core as mx
 
+from .levels import STEPS, EdmLevels, FlowLevels, Levels, NoiseTable, scaled_linear
 
-class Eps:
-    """x = x0 + sigma·noise; the network sees x/√(sigma² + 1) and predicts noise.
+__all__ = ["PREDICTIONS", "Eps", "NoiseTable", "Prediction", "scaled_linear"]
 
-    Source: Ho et al. 2020 (arXiv 2006.11239), in the variance-exploding form of
-    Karras et al. 2022 (arXiv 2206.00364), table 1.
+
+class Prediction(ABC):
+    """How x, the clean latent x0, and what the network puts out follow from each other.
+
+    x has the shape of a latent, (B, H, W, C); sigma > 0.
     """
 
+    flow: ClassVar[bool] = False  # whether x loses the signal as it gains noise
+    scheduler: ClassVar[str] = "discrete"  # unless the user or the sampler names one
+
     @staticmethod
+    @abstractmethod
+    def noised(x0: mx.array, noise: mx.array, sigma: float) -> mx.array:
+        """x of unit noise and a clean latent."""
+
+    @staticmethod
+    @abstractmethod
     def scale_input(x: mx.array, sigma: float) -> mx.array:
-        return x * (1 / math.sqrt(sigma**2 + 1))
+        """What the network is shown of x."""
+
+    @staticmethod
+    @abstractmethod
+    def x0(out: mx.array, x: mx.array, sigma: float) -> mx.array:
+        """The clean latent that follows from what the network puts out."""
+
+    @staticmethod
+    @abstractmethod
+    def out(x0: mx.array, x: mx.array, sigma: float) -> mx.array:
+        """What the network would put out for `x0` to follow."""
+
+    @staticmethod
+    @abstractmethod
+    def levels(table: NoiseTable, shift: float | None = None) -> Levels:
+        """The noise levels to be denoised.
+
+        Args:
+            table: of the model's training, if it had one.
+            shift: of flow matching, stable-diffusion.cpp's --flow-shift; None: the
+                usual one. Nothing else has it.
+        """
+
+
+class _Slope(Prediction):
+    """The network predicts dx/dsigma."""
 
     @staticmethod
     def x0(out: mx.array, x: mx.array, sigma: float) -> mx.array:
@@ -25,63 +61,99 @@ class Eps:
 
     @staticmethod
     def out(x0: mx.array, x: mx.array, sigma: float) -> mx.array:
-        """The prediction that `x0` would follow from."""
         return (x - x0) * (1 / sigma)
+
+
+class _Exploding(Prediction):
+    """x = x0 + sigma·noise; the network sees x/√(sigma² + 1), of about unit size.
+
+    Source: Karras et al. 2022 (arXiv 2206.00364), table 1, with sigma_data = 1.
+    """
 
     @staticmethod
     def noised(x0: mx.array, noise: mx.array, sigma: float) -> mx.array:
         return x0 + sigma * noise
 
+    @staticmethod
+    def scale_input(x: mx.array, sigma: float) -> mx.array:
+        return x * (1 / math.sqrt(sigma**2 + 1))
 
-@dataclass(frozen=True)
-class NoiseTable:
-    """The noise level of each training timestep, and between them.
+    @staticmethod
+    def levels(table: NoiseTable, shift: float | None = None) -> Levels:
+        return table
 
-    Between whole timesteps ln(sigma) is linear in t, as k-diffusion has it.
+
+class Eps(_Slope, _Exploding):
+    """The network predicts the noise. Source: Ho et al. 2020 (arXiv 2006.11239)."""
+
+
+class V(_Exploding):
+    """The network predicts velocity, (noise - sigma·x0)/√(sigma² + 1).
+
+    Source: Salimans and Ho 2022 (arXiv 2202.00512), section 4, in terms of sigma.
     """
 
-    sigmas: tuple[float, ...]  # rising
+    @staticmethod
+    def x0(out: mx.array, x: mx.array, sigma: float) -> mx.array:
+        size = sigma**2 + 1
+        return x * (1 / size) - out * (sigma / math.sqrt(size))
 
-    @cached_property
-    def _logs(self) -> list[float]:
-        return [math.log(sigma) for sigma in self.sigmas]
-
-    @property
-    def sigma_min(self) -> float:
-        return self.sigmas[0]
-
-    @property
-    def sigma_max(self) -> float:
-        return self.sigmas[-1]
-
-    @property
-    def t_max(self) -> float:
-        return float(len(self.sigmas) - 1)
-
-    def sigma(self, t: float) -> float:
-        """The noise level at timestep t, 0 ≤ t ≤ t_max."""
-        low = min(int(t), len(self.sigmas) - 2)
-        part = t - low
-        return math.exp((1 - part) * self._logs[low] + part * self._logs[low + 1])
-
-    def t(self, sigma: float) -> float:
-        """The fractional timestep of a noise level; beyond the table, its end."""
-        log = math.log(sigma)
-        low = min(max(bisect_right(self._logs, log) - 1, 0), len(self.sigmas) - 2)
-        part = (log - self._logs[low]) / (self._logs[low + 1] - self._logs[low])
-        return low + min(max(part, 0.0), 1.0)
+    @staticmethod
+    def out(x0: mx.array, x: mx.array, sigma: float) -> mx.array:
+        size = sigma**2 + 1
+        return (x * (1 / size) - x0) * (math.sqrt(size) / sigma)
 
 
-def scaled_linear(
-    steps: int = 1000, start: float = 0.00085, end: float = 0.012
-) -> NoiseTable:
-    """The training noise of SD 1.x, 2.x and SDXL: √beta rises linearly.
+class EdmV(V):
+    """Velocity at noise levels without a table, as CosXL has it."""
 
-    Source: the LDM code of Rombach et al. 2022 (arXiv 2112.10752).
+    scheduler = "exponential"
+
+    @staticmethod
+    def levels(table: NoiseTable, shift: float | None = None) -> Levels:
+        return EdmLevels()
+
+
+class _Flow(_Slope):
+    """x = (1 - sigma)·x0 + sigma·noise; the network sees x and predicts noise - x0.
+
+    Source: Esser et al. 2024 (arXiv 2403.03206), "rectified flow".
     """
-    low, high = math.sqrt(start), math.sqrt(end)
-    signal, sigmas = 1.0, []
-    for i in range(steps):
-        signal *= 1 - (low + (high - low) * i / (steps - 1)) ** 2
-        sigmas.append(math.sqrt((1 - signal) / signal))
-    return NoiseTable(tuple(sigmas))
+
+    flow = True
+
+    @staticmethod
+    def noised(x0: mx.array, noise: mx.array, sigma: float) -> mx.array:
+        return (1 - sigma) * x0 + sigma * noise
+
+    @staticmethod
+    def scale_input(x: mx.array, sigma: float) -> mx.array:
+        return x
+
+
+class Sd3Flow(_Flow):
+    """Stable Diffusion 3's: the network is told 1000·sigma."""
+
+    @staticmethod
+    def levels(table: NoiseTable, shift: float | None = None) -> Levels:
+        return FlowLevels(3.0 if shift is None else shift, STEPS)
+
+
+class FluxFlow(_Flow):
+    """FLUX's: the network is told sigma, and a shift of mu is one of exp(mu)."""
+
+    scheduler = "flux"
+
+    @staticmethod
+    def levels(table: NoiseTable, shift: float | None = None) -> Levels:
+        return FlowLevels(math.exp(1.15 if shift is None else shift), 1)
+
+
+# By stable-diffusion.cpp's names, for --prediction.
+PREDICTIONS: dict[str, type[Prediction]] = {
+    "eps": Eps,
+    "v": V,
+    "edm_v": EdmV,
+    "sd3_flow": Sd3Flow,
+    "flux_flow": FluxFlow,
+}
