@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mlx_sd.sampling.prediction import scaled_linear
+from mlx_sd.sampling.levels import scaled_linear
 from mlx_sd.sampling.samplers import SAMPLERS, walk
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

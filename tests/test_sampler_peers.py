@@ -8,7 +8,7 @@ import pytest
 import sampler_formulas as formulas
 from small_network import COND, guided, noises, start
 
-from mlx_sd.sampling.prediction import scaled_linear
+from mlx_sd.sampling.levels import scaled_linear
 from mlx_sd.sampling.samplers import SAMPLERS, walk
 
 with np.load(Path(__file__).parent / "golden/samplers.npz") as _file:

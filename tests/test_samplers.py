@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mlx_sd.errors import ConfigError
-from mlx_sd.sampling.prediction import scaled_linear
+from mlx_sd.sampling.levels import FlowLevels, scaled_linear
 from mlx_sd.sampling.samplers import SAMPLERS, ancestral, walk
 from mlx_sd.sampling.samplers.brownian import BrownianPath
-from mlx_sd.sampling.schedules import sigmas
+from mlx_sd.sampling.schedules import SCHEDULES, sigmas
 
 TABLE = scaled_linear()
 STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.eta is not None]
@@ -22,7 +22,7 @@ def steps(name, denoise, x, levels, noise=None, **options):
     """All Steps; a sampler that needs a guided denoiser gets `denoise` twice."""
 
     def guided(x, sigma):
-        return denoise(x, sigma), denoise(x, sigma)
+        return (denoise(x, sigma),) * 2
 
     chosen = guided if SAMPLERS[name].uncond else denoise
     options.setdefault("table", TABLE)
@@ -220,6 +220,11 @@ def test_nothing_is_denoised_before_a_step_is_asked_for(name):
     walk(name, denoise, mx.zeros(4), [2.0, 1.0, 0.0], no_noise, table=TABLE)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_default_schedule_is_one_that_exists(name):
+    assert SAMPLERS[name].scheduler in {None, *SCHEDULES}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -234,7 +239,7 @@ def test_nothing_is_denoised_before_a_step_is_asked_for(name):
         ("lms", {"args": {"lms_max_order": 0}}, "lms_max_order=0: a whole number"),
         ("lms", {"args": {"lms_max_order": 2.5}}, "lms_max_order=2.5: a whole"),
         ("lms", {"args": {"lms_shift": -1}}, "lms_shift=-1: a whole number from 0"),
-        ("tcd", {"flow": True}, "not defined for flow"),
+        ("tcd", {"table": FlowLevels(shift=1.0, told=1.0)}, "only models of eps and v"),
     ],
 )
 def test_wrong_option_is_an_error_that_says_what_is_known(name, options, message):

@@ -9,7 +9,7 @@ from functools import cached_property
 import mlx.core as mx
 
 from ...errors import ConfigError
-from ..prediction import NoiseTable
+from ..levels import Levels
 from .distilled import lcm, tcd
 from .euler import (
     euler,
@@ -145,7 +145,7 @@ def walk(
     *,
     eta: float | None = None,
     flow: bool = False,
-    table: NoiseTable,
+    table: Levels,
     seed: int = 0,
     args: Mapping[str, float] | None = None,
 ) -> Iterator[Step]:
@@ -158,7 +158,7 @@ def walk(
         noise: called once for each time that a step adds noise.
         eta: how much noise a step adds; None: the sampler's own value.
         flow: whether levels are those of a flow model, from 1 down.
-        table: the model's training noise.
+        table: the noise levels that the model was trained on.
         seed: of the one sampler that draws its own noise, dpm++2m_sde_bt.
         args: values for `Sampler.args`.
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import mlx.core as mx
 
 from ...errors import ConfigError
-from ..prediction import NoiseTable
+from ..levels import Levels, NoiseTable
 from .step import Denoise, Noise, Step, signal, slope
 
 
@@ -53,8 +53,7 @@ def tcd(
     noise: Noise,
     *,
     eta: float = 0.0,
-    flow: bool = False,
-    table: NoiseTable,
+    table: Levels,
 ) -> Iterator[Step]:
     """A step down to timestep (1 - eta)·t of the next level, then noise up to it.
 
@@ -62,10 +61,10 @@ def tcd(
     the authors' code. Source: Zheng et al. 2024 (arXiv 2402.19159), alg. 4, where eta
     is γ.
 
-    Raises: ConfigError for a flow model, which has no such timesteps.
+    Raises: ConfigError for a flow or edm_v model, which has no such timesteps.
     """
-    if flow:
-        raise ConfigError("tcd is not defined for flow models; use lcm or euler")
+    if not isinstance(table, NoiseTable):
+        raise ConfigError("tcd knows only models of eps and v; use lcm or euler")
     for i, (sigma, target) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         t = round(table.t(target)) if target > 0 else 0
