@@ -46,5 +46,5 @@ def convert(
     from .destination import destination
 
     wanted = destination(Path(dst), type, tensor_type_rules, names, force)
-    source = open_source(src, **parts)
+    source = open_source(src, prediction=None, **parts)
     convert_source(source, wanted, on_progress or (lambda done, total: None))

@@ -3,28 +3,31 @@
 import json
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from .build import AS_IN_FILE, build, config, outline
 from .convert.detect import Contents, Kind, as_part, combined, identify
 from .convert.kinds import kind
 from .convert.readers import Entry, read_file
 from .convert.type_rules import TypeRules
-from .errors import CheckpointError
+from .errors import CheckpointError, ConfigError, unknown
 from .families import FAMILIES, Family
 from .folder import FOLDERS, choose_weights
 from .hub import fetch, is_repo_id
+from .sampling.levels import NoiseTable, noise_table, zero_terminal_snr
+from .sampling.prediction import PREDICTIONS, Prediction
 from .tokenizers.clip import ClipTokenizer
 
 log = logging.getLogger(__name__)
 
+_SCHEDULER = "scheduler/scheduler_config.json"
 DEMO = Path(__file__).parent / "demo" / "picture-book"
 
 
@@ -35,6 +38,14 @@ OPTIONS = {
     "clip_g": "clip_g",
     "vae": "vae",
 }
+# What a model's files call what its UNet predicts → our name of it.
+_PREDICTIONS = {
+    "epsilon": "eps",
+    "v_prediction": "v",
+    "tensor v_pred": "v",
+    "tensor edm_vpred.sigma_max": "edm_v",
+}
+_LABELS = {"unet": "Unet", "vae": "VAE", "clip_l": "TE", "clip_g": "TE"}  # A1111's
 _OPTION_OF = {
     "unet": "--diffusion-model",
     "vae": "--vae",
@@ -52,6 +63,9 @@ class Source:
     name: str  # of the model, for the text in a PNG
     contents: Contents
     folder: Path | None = None  # of diffusers, for its tokenizer and default size
+    told: str | None = None  # what the UNet predicts, if the user says so
+    # Names of parts that have files of their own, by the label in a picture's text.
+    replaced: dict[str, str] = field(default_factory=dict)
 
     def config(self, part: str) -> Any:
         """The part's configuration. Raises: CheckpointError naming the file."""
@@ -76,24 +90,55 @@ class Source:
             raise CheckpointError(
                 f"{self.path}: {kind.name} models do not run yet; {known} ones do"
             )
-        for teller, prediction in self._predictions():
-            if prediction not in (None, "epsilon"):
-                raise CheckpointError(
-                    f"{self.path}: predicts {prediction!r:.100}, says its {teller}; "
-                    "only models that predict 'epsilon', noise, run so far"
-                )
         return FAMILIES[kind.base]
 
-    def _predictions(self) -> Iterator[tuple[str, Any]]:
-        """What says what the UNet predicts, and what it says."""
-        file = "scheduler/scheduler_config.json"
-        yield Path(file).name, self._setting(file, "prediction_type")
-        for marker in ("v_pred", "edm_vpred.sigma_max"):
+    @property
+    def prediction(self) -> type[Prediction]:
+        """What the user says that the UNet predicts, else its files, else its family.
+
+        Raises: CheckpointError if the files tell what we do not know.
+        """
+        if self.told is not None:
+            return PREDICTIONS[self.told]
+        said = self._setting(_SCHEDULER, "prediction_type")
+        for marker in ("edm_vpred.sigma_max", "v_pred"):
             if marker in self.contents.markers:
-                yield f"tensor {marker}", "v_prediction"
+                said = f"tensor {marker}"
+        if said is None:
+            return self.family.prediction
+        if said not in _PREDICTIONS:
+            raise CheckpointError(
+                f"{self.path}: predicts {said!r:.100}, says its scheduler_config.json; "
+                "say what it is with --prediction"
+            )
+        return PREDICTIONS[_PREDICTIONS[said]]
+
+    @cached_property
+    def noise(self) -> NoiseTable:
+        """The noise of the model's training: its file's own table, else its family's.
+
+        A table that differs from the family's by no more than bfloat16 rounds is the
+        family's. One without signal at its end (zero terminal SNR) is made so where
+        the files say only that.
+
+        Raises: CheckpointError for a table that cannot be one.
+        """
+        table, markers = self.family.noise, self.contents.markers
+        if (entry := markers.get("alphas_cumprod")) is not None:
+            kept = np.array(entry.read().astype(mx.float32)).reshape(-1).tolist()
+            usual = table.alphas_cumprod
+            if len(kept) != len(usual) or not all(map(_near, kept, usual)):
+                try:
+                    table = noise_table(kept)
+                except ConfigError as error:
+                    raise CheckpointError(f"{entry.path}: {error}") from error
+        if "ztsnr" in markers or self._setting(_SCHEDULER, "rescale_betas_zero_snr"):
+            table = zero_terminal_snr(table)
+        return table
 
     def check(self) -> None:
         """Raises: CheckpointError if this is not a whole model that we can run."""
+        _ = self.prediction, self.noise
         channels, kind = self.family.latent.channels, self.kind
         for part in kind.parts:
             if part not in self.contents.parts:
@@ -163,8 +208,15 @@ class Source:
         return next(iter(parameters)).entry.path
 
 
+def _near(kept: float, usual: float) -> bool:
+    return math.isclose(kept, usual, rel_tol=2**-8)
+
+
 def open_source(
-    path_or_id: str | Path | None = None, **parts: str | Path | None
+    path_or_id: str | Path | None = None,
+    *,
+    prediction: str | None = None,
+    **parts: str | Path | None,
 ) -> Source:
     """Find a model's files and place their tensors, without reading any.
 
@@ -172,11 +224,14 @@ def open_source(
         path_or_id: a weight file, a diffusers folder, or a Hugging Face id, whose
             needed files are downloaded or taken from the cache; None if the parts are
             the whole model.
+        prediction: what the UNet predicts, a key of PREDICTIONS; None: see Source.
         parts: for names in OPTIONS, a file or a part's diffusers folder; each takes
             the place of the model's own part.
 
     Raises: CheckpointError if something is missing, broken or not understood.
     """
+    if prediction not in (None, *PREDICTIONS):
+        raise unknown("prediction", prediction, PREDICTIONS)
     given = {option: Path(path) for option, path in parts.items() if path is not None}
     asked = next(iter(given.values())) if path_or_id is None else Path(path_or_id)
     path = asked
@@ -196,14 +251,22 @@ def open_source(
             f"{where}: cannot be read ({error.strerror}); check the path and who may "
             "read it"
         ) from error
-    return Source(path, _name(asked), contents, folder)
+    replaced = {
+        _LABELS[OPTIONS[option]]: file.name
+        for option, file in given.items()
+        if path_or_id is not None or file != asked
+    }
+    return Source(path, _name(asked), contents, folder, prediction, replaced)
 
 
 def open_model(
-    path_or_id: str | Path | None = None, **parts: str | Path | None
+    path_or_id: str | Path | None = None,
+    *,
+    prediction: str | None = None,
+    **parts: str | Path | None,
 ) -> Source:
     """As open_source, and sure to run: every part is there and every weight fits."""
-    source = open_source(path_or_id, **parts)
+    source = open_source(path_or_id, prediction=prediction, **parts)
     try:
         source.check()
     except CheckpointError as error:

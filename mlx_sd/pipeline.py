@@ -2,10 +2,12 @@
 
 import logging
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,24 +16,28 @@ from PIL import Image
 from . import backend
 from ._version import __version__
 from .convert.type_rules import TypeRules
-from .errors import ConfigError, SDError
+from .denoiser import Denoiser, Prompts
+from .embeddings import Embeddings
+from .errors import SDError, unknown
 from .families import Conditioning
 from .image import save, to_pil
 from .load import DEMO, Source, open_model
-from .metadata import parameters
+from .metadata import model_hash_later, parameters
 from .models.clip import ClipText
 from .models.unet import UNet
 from .models.vae import AutoencoderKL
 from .quantize import parse_rules
 from .request import Request
-from .sampling.guidance import cfg
-from .sampling.noise import RNGS, latent_noise
-from .sampling.samplers import SAMPLERS, Denoise
-from .sampling.schedules import sigmas
+from .sampling.samplers import SAMPLERS
+from .tokenizers import PromptPlan
+from .tokenizers.chunks import CHUNK
+from .walk import Walk
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_KEPT = 64  # encoded texts, of 0.2 MB or so, for the next request
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,29 @@ class Progress:
     step: int  # from 1 to steps
     steps: int
     sigma: float  # the noise level that was denoised from
-    denoised: mx.array  # (1, h, w, 4) the clean latent as predicted now
+    denoised: mx.array  # (1, h, w, C) the clean latent as predicted now
+    latent: mx.array  # (1, h, w, C) with the noise that is still in it
+    target: float  # the noise level of `latent`
 
 
 @dataclass(frozen=True)
 class Picture:
     image: Image.Image
-    request: Request  # with the seed, width and height that were used
-    parameters: str  # A1111's text
+    request: Request  # with the seed, width, height and schedule that were used
+    pipeline: "Pipeline"
 
-    def save(self, path: str | Path) -> None:
-        """Write a PNG, JPEG or WebP file with the parameters in it; see image.save."""
-        save(self.image, Path(path), self.parameters)
+    @property
+    def parameters(self) -> str:
+        """A1111's text."""
+        return self.pipeline.parameters(self.request)
+
+    def save(self, path: str | Path, metadata: bool = True) -> None:
+        """Write a PNG, JPEG or WebP file; see image.save.
+
+        Args:
+            metadata: whether to write the parameters into it.
+        """
+        save(self.image, Path(path), self.parameters if metadata else None)
 
 
 class Pipeline:
@@ -63,13 +80,27 @@ class Pipeline:
     and the VAE stay for the next request.
     """
 
-    def __init__(self, source: Source, dtype: mx.Dtype, types: TypeRules):
+    def __init__(
+        self,
+        source: Source,
+        dtype: mx.Dtype,
+        types: TypeRules,
+        *,
+        embeddings: Embeddings | None = None,
+        loading: Mapping[str, Any] | None = None,
+    ):
+        """
+        Args:
+            loading: what of load()'s arguments decides over pixels, for metadata.
+        """
         self.source = source
         self.dtype = dtype
         self.types = types
         self.family = source.family
+        self.embeddings = embeddings
+        self.loading = dict(loading or {})
         self._models: dict[str, nn.Module] = {}
-        self._texts: dict[str, Conditioning] = {}
+        self._texts: dict[tuple[Any, ...], Conditioning] = {}
 
     def __call__(
         self,
@@ -90,60 +121,110 @@ class Pipeline:
 
         Stop iterating to cancel: no further step is computed.
 
-        Raises: SDError if a latent or a pixel is not a finite number.
+        Raises: ConfigError for settings that do not fit together or the model; SDError
+            if a latent or a pixel is not a finite number.
         """
         request = self.resolve(request)
+        walk = Walk(self.source, request)
         backend.prepare_for(self.source.parameters("unet"))
-        cond = self.encode(request.prompt)
-        uncond = None
-        if request.cfg_scale != 1:
-            uncond = self.encode(request.negative_prompt)
-        self._models.pop("clip_l", None)
+        prompts = self.prompts(request)
 
         unet = cast(UNet, self._model("unet"))
-        denoise = self._denoise(unet, cond, uncond, request.cfg_scale)
+        denoiser = Denoiser(
+            unet, walk.prediction, walk.levels, prompts, request.cfg_scale, self.dtype
+        )
         requests = [
             replace(request, seed=request.seed + i, batch_count=1)
             for i in range(request.batch_count)
         ]
         latents = []
         for i, single in enumerate(requests):
-            latents.append((yield from self._sample(i, single, denoise)))
+            latents.append((yield from self._sample(i, single, walk, denoiser)))
 
-        vae = cast(AutoencoderKL, self._model("vae"))
         for single, latent in zip(requests, latents, strict=True):
-            z = self.family.latent.to_vae(latent).astype(self.dtype)
-            image = to_pil(vae.decode(z)[0])
-            text = parameters(single, self.source.name, __version__)
-            yield Picture(image, single, text)
+            yield Picture(self.decode(latent), single, self)
 
     def resolve(self, request: Request) -> Request:
-        """The request with its seed drawn, and its size the model's where left open."""
+        """The request with what it left open: seed, size, schedule."""
         size = self.source.size()
         last = (1 << 32) - request.batch_count
         seed = random.randrange(last) if request.seed < 0 else request.seed
+        scheduler = request.scheduler
+        if scheduler is None and request.sigmas is None:
+            own = SAMPLERS[request.sampling_method].scheduler
+            scheduler = own or self.source.prediction.scheduler
         return replace(
             request,
             seed=seed,
             width=request.width or size,
             height=request.height or size,
+            scheduler=scheduler,
         )
 
-    def encode(self, prompt: str) -> Conditioning:
-        """The prompt's text states, computed or remembered."""
-        if prompt not in self._texts:
-            tokenizer = self.source.tokenizer
-            chunks = len(tokenizer.chunks(prompt, pad=tokenizer.eos))
-            if chunks > 1:
+    def prompts(self, request: Request) -> Prompts:
+        """The request's prompts at each step, encoded; the text encoder is released."""
+        positive = PromptPlan.positive(request.prompt, request.steps)
+        negative = PromptPlan.negative(request.negative_prompt, request.steps)
+        texts = positive.texts()
+        needed = Prompts.needs_negative(positive, request.cfg_scale)
+        if needed or SAMPLERS[request.sampling_method].uncond:
+            texts += negative.texts()
+        encoded = {text: self.encode(text, request) for text in texts}
+        self._texts = {key: self._texts[key] for key in list(self._texts)[-_KEPT:]}
+        self._models.pop("clip_l", None)
+        return Prompts(positive, negative, encoded)
+
+    def encode(self, prompt: str, request: Request) -> Conditioning:
+        """The text states of a prompt as it is at a step, computed or remembered.
+
+        Args:
+            request: for clip_skip and comma_padding_backtrack.
+        """
+        key = (prompt, request.clip_skip, request.comma_padding_backtrack)
+        if key not in self._texts:
+            clip = cast(ClipText, self._model("clip_l"))
+            encoded = self.family.encode(
+                clip,
+                self.source.tokenizer,
+                prompt,
+                clip_skip=request.clip_skip,
+                embeddings=self.embeddings,
+                comma_padding_backtrack=request.comma_padding_backtrack,
+            )
+            mx.eval(encoded.context)
+            if (chunks := encoded.context.shape[1] // CHUNK) > 1:
                 log.info(
                     "the prompt has more than 75 tokens and is read in %d chunks",
                     chunks,
                 )
-            clip = cast(ClipText, self._model("clip_l"))
-            encoded = self.family.encode(clip, tokenizer, prompt)
-            mx.eval(encoded.context)
-            self._texts = {**dict(list(self._texts.items())[-7:]), prompt: encoded}
-        return self._texts[prompt]
+            self._texts[key] = encoded
+        return self._texts[key]
+
+    def decode(self, latent: mx.array) -> Image.Image:
+        """The picture of a latent, (1, h, w, C)."""
+        vae = cast(AutoencoderKL, self._model("vae"))
+        z = self.family.latent.to_vae(latent).astype(self.dtype)
+        return to_pil(vae.decode(z)[0])
+
+    def project(self, latent: mx.array) -> Image.Image:
+        """A rough picture of a latent, one pixel for each of its own, at once."""
+        return to_pil(self.family.latent.project(latent)[0])
+
+    def parameters(self, request: Request) -> str:
+        """A1111's text for a picture of a resolved request."""
+        return parameters(
+            request,
+            self.source.name,
+            __version__,
+            model_hash=self.model_hash.result(),
+            parts=self.source.replaced,
+            loading=self.loading,
+        )
+
+    @cached_property
+    def model_hash(self) -> "Future[str | None]":
+        """A1111's hash of the model file; its thread starts at the first look."""
+        return model_hash_later(self.source.path)
 
     def _model(self, part: str) -> nn.Module:
         if part not in self._models:
@@ -151,20 +232,11 @@ class Pipeline:
         return self._models[part]
 
     def _sample(
-        self, image: int, request: Request, denoise: Denoise
+        self, image: int, request: Request, walk: Walk, denoiser: Denoiser
     ) -> Generator[Progress, None, mx.array]:
         """Yields each step of a picture; returns its latent, (1, h, w, C)."""
-        latent, size = self.family.latent, self.source.size()
-        shape = (
-            (request.height or size) // latent.reduction,
-            (request.width or size) // latent.reduction,
-            latent.channels,
-        )
-        rng = RNGS[request.rng](request.seed)
-        levels = sigmas(request.scheduler, request.steps, self.family.noise)
-        x = latent_noise(rng, *shape) * levels[0]
-        sampler = SAMPLERS[request.sampling_method]
-        for step in sampler.run(denoise, x, levels, lambda: latent_noise(rng, *shape)):
+        denoiser.step = 0
+        for step in walk.steps(request.seed, denoiser):
             number, x = step.index + 1, step.x
             mx.eval(x, step.denoised)
             if not mx.isfinite(x).all():
@@ -172,41 +244,17 @@ class Pipeline:
                     f"step {number} of {request.steps} gave values that are no numbers;"
                     " try again with --dtype f32"
                 )
-            yield Progress(image, number, request.steps, step.sigma, step.denoised)
-        return x
-
-    def _denoise(
-        self,
-        unet: UNet,
-        cond: Conditioning,
-        uncond: Conditioning | None,
-        scale: float,
-    ) -> Denoise:
-        """(x, sigma) → x0 under guidance, in float32 outside the network."""
-        prediction, noise = self.family.prediction, self.family.noise
-
-        def predict(x: mx.array, t: float, context: mx.array) -> mx.array:
-            batch = context.shape[0]
-            out = unet(mx.repeat(x, batch, axis=0), mx.full((batch,), t), context)
-            return out.astype(mx.float32)
-
-        def denoise(x: mx.array, sigma: float) -> mx.array:
-            scaled, t = (
-                prediction.scale_input(x, sigma).astype(self.dtype),
-                noise.t(sigma),
+            yield Progress(
+                image,
+                number,
+                request.steps,
+                step.sigma,
+                step.denoised,
+                x,
+                walk.sigmas[number],
             )
-            if uncond is None:
-                out = predict(scaled, t, cond.context)
-            elif cond.context.shape == uncond.context.shape:
-                both = mx.concatenate([cond.context, uncond.context])
-                out_cond, out_uncond = mx.split(predict(scaled, t, both), 2)
-                out = cfg(out_cond, out_uncond, scale)
-            else:  # prompts of different lengths do not fit in one batch
-                out_cond = predict(scaled, t, cond.context)
-                out = cfg(out_cond, predict(scaled, t, uncond.context), scale)
-            return prediction.x0(out, x, sigma)
-
-        return denoise
+            denoiser.step = number
+        return x
 
 
 def load(
@@ -219,6 +267,8 @@ def load(
     dtype: str | None = None,
     type: str | None = None,
     tensor_type_rules: str | None = None,
+    prediction: str | None = None,
+    embd_dir: str | Path | None = None,
 ) -> Pipeline:
     """Open a model; its weights are checked now and read when first needed.
 
@@ -233,12 +283,15 @@ def load(
             quantize.TYPES, such as "q8_0"; None: as the file quantises, else dtype.
         tensor_type_rules: "regex=type,…" for names in the file; the first that is
             found in a name counts, before `type`.
+        prediction: what the UNet predicts, one of PREDICTIONS; None: what the model's
+            file tells.
+        embd_dir: folder of textual inversion files, whose names are words of a prompt.
 
     Raises: CheckpointError if the model is missing, broken or not understood;
         ConfigError for an unknown type or a malformed rule.
     """
     if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+        raise unknown("dtype", dtype, DTYPES)
     types = parse_rules(type, tensor_type_rules)
     parts = {
         "diffusion_model": diffusion_model,
@@ -248,6 +301,18 @@ def load(
     }
     if path_or_id is None and not any(parts.values()):
         path_or_id = DEMO
-    source = open_model(path_or_id, **parts)
-    computed = DTYPES[dtype] if dtype else backend.compute_dtype()
-    return Pipeline(source, computed, types)
+    source = open_model(path_or_id, prediction=prediction, **parts)
+    computed = dtype or DTYPE_NAMES[backend.compute_dtype()]
+    loading = {
+        "dtype": computed,
+        "type": type,
+        "tensor_type_rules": tensor_type_rules,
+        "prediction": prediction,
+    }
+    return Pipeline(
+        source,
+        DTYPES[computed],
+        types,
+        embeddings=Embeddings(embd_dir, source.name) if embd_dir else None,
+        loading={name: value for name, value in loading.items() if value},
+    )

@@ -1,19 +1,25 @@
 """What a picture is made from: one value for library, command line and metadata."""
 
+import types
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError
+from .errors import ConfigError, unknown
+from .sampling.names import resolve_sampler, resolve_scheduler
 from .sampling.noise import RNGS
-from .sampling.samplers import SAMPLERS
-from .sampling.schedules import SCHEDULES
+from .sampling.samplers import check
+from .sampling.schedules import check_sigmas
 
 SEEDS = 1 << 64
+BACKTRACK = 74  # tokens, the most that comma_padding_backtrack can be
 
 
 @dataclass(frozen=True)
 class Request:
     """A picture to make. Names and defaults are those of stable-diffusion.cpp.
+
+    `sampling_method` and `scheduler` may be what another program calls them, such as
+    "DPM++ 2M Karras"; the request holds our names (see sampling.names).
 
     Raises: ConfigError for a value out of range, naming the field.
     """
@@ -22,15 +28,23 @@ class Request:
     negative_prompt: str = ""
     width: int | None = None  # pixels, a multiple of 8; None: the model's own size
     height: int | None = None
-    steps: int = 20
+    steps: int = 20  # where `sigmas` are given: as many as they make
     cfg_scale: float = 7.0  # 1: the negative prompt is not used
     seed: int = 42  # of the first picture; picture i has seed + i; -1: random
     batch_count: int = 1
     sampling_method: str = "euler_a"  # see SAMPLERS
-    scheduler: str = "discrete"  # see SCHEDULES
+    scheduler: str | None = None  # see SCHEDULES; None: the sampler's or model's own
+    sigmas: tuple[float, ...] | None = None  # noise levels instead of a schedule's
+    eta: float | None = None  # noise that a step adds; None: the sampler's own
+    extra_sample_args: str = ""  # "key=value,…", of the sampler or the schedule
+    flow_shift: float | None = None  # of flow matching; None: the prediction's own
     rng: str = "cuda"  # see RNGS
+    sampler_rng: str | None = None  # for the noise in steps; None: `rng` goes on
+    clip_skip: int | None = None  # 1: the last layer, 2: the one before; None: family's
+    comma_padding_backtrack: int = 0  # tokens; see ClipTokenizer.chunks
 
     def __post_init__(self) -> None:
+        self._settle_sampling()
         for name, size in (("width", self.width), ("height", self.height)):
             if size is not None and (size < 8 or size % 8):
                 near = max(8, round(size / 8) * 8)
@@ -46,16 +60,85 @@ class Request:
             raise ConfigError(
                 f"seed {self.seed}: must be from 0 to 2^64 - batch_count, or -1"
             )
-        for name, known in (
-            ("sampling_method", SAMPLERS),
-            ("scheduler", SCHEDULES),
-            ("rng", RNGS),
-        ):
-            if getattr(self, name) not in known:
+        for name in ("rng", "sampler_rng"):
+            rng = getattr(self, name)
+            if rng not in RNGS and (rng is not None or name == "rng"):
+                raise unknown(name, rng, RNGS)
+        if not 0 <= self.comma_padding_backtrack <= BACKTRACK:
+            raise ConfigError(
+                f"comma_padding_backtrack {self.comma_padding_backtrack}: must be from "
+                f"0 to {BACKTRACK}"
+            )
+
+    def _settle_sampling(self) -> None:
+        """Put in our names, and the number of steps that listed levels make."""
+        sampler, implied = resolve_sampler(self.sampling_method)
+        named = self.scheduler and resolve_scheduler(self.scheduler)
+        if implied and named and implied != named:
+            raise ConfigError(
+                f"sampling_method {self.sampling_method!r} means schedule {implied}, "
+                f"scheduler says {named}; leave one out"
+            )
+        if self.sigmas is not None:
+            levels = tuple(float(sigma) for sigma in self.sigmas)
+            check_sigmas(levels)
+            object.__setattr__(self, "sigmas", levels)
+            object.__setattr__(self, "steps", len(levels) - 1)
+            if implied or named:
                 raise ConfigError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
+                    f"sigmas are listed, and schedule {implied or named} is named; "
+                    "leave one out"
                 )
+        object.__setattr__(self, "sampling_method", sampler)
+        object.__setattr__(self, "scheduler", named or implied)
+        check(sampler, self.eta)
+        self.sample_args()
+
+    def sample_args(self) -> dict[str, float]:
+        """`extra_sample_args` by name. Raises: ConfigError if it is malformed."""
+        found: dict[str, float] = {}
+        for pair in filter(str.strip, self.extra_sample_args.split(",")):
+            key, _, value = pair.partition("=")
+            try:
+                found[key.strip()] = float(value)
+            except ValueError:
+                raise ConfigError(
+                    f"extra_sample_args: {pair.strip()!r:.100} is not name=number, "
+                    "such as gamma=2"
+                ) from None
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `Request(**request.to_dict()) == request`."""
         return asdict(self)
+
+
+def typed(name: str, value: Any) -> Any:
+    """A field's value from a file in the field's own type; numbers may be text.
+
+    Raises: ConfigError for a field that Request lacks, or another kind of value.
+    """
+    hints = get_type_hints(Request)
+    if name not in hints:
+        raise unknown("field", name, hints)
+    try:
+        return _coerced(value, hints[name])
+    except ValueError:
+        plain = isinstance(value, str | int | float | None)
+        shown = f"{value!r:.100}" if plain else f"a {type(value).__name__}"
+        wanted = str(getattr(hints[name], "__name__", hints[name]))
+        raise ConfigError(f"{name}: {shown} is not {wanted}") from None
+
+
+def _coerced(value: Any, hint: Any) -> Any:
+    union = get_origin(hint) in (Union, types.UnionType)
+    for option in get_args(hint) if union else (hint,):
+        if get_origin(option) is tuple and isinstance(value, list | tuple):
+            return tuple(_coerced(v, get_args(option)[0]) for v in value)
+        if type(value) is option:
+            return value
+        if option is int and isinstance(value, str):
+            return int(value)
+        if option is float and isinstance(value, str | int) and type(value) is not bool:
+            return float(value)
+    raise ValueError

@@ -18,7 +18,14 @@ class Cli(click.Group):
     """Turns every error into one line on stderr, here and nowhere else.
 
     The exit code is 2 for misuse of the command line, and 1 for any other SDError.
+    Options without a command are those of `generate`, as in stable-diffusion.cpp.
     """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ours = {name for param in self.get_params(ctx) for name in param.opts}
+        if args and args[0].startswith("-") and args[0] not in ours:
+            args = ["generate", *args]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

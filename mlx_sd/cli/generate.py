@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,79 +11,106 @@ import click
 from tqdm import tqdm
 
 from .. import backend
-from ..errors import SDError
+from ..errors import ConfigError, SDError
 from ..image import check_writable
+from ..metadata import Recipe, read, repeat
 from ..pipeline import Picture, Pipeline, load
 from ..request import Request
-from ..sampling.noise import RNGS
-from ..sampling.samplers import SAMPLERS
-from ..sampling.schedules import SCHEDULES
+from .batch import Job, read_batch
 from .options import LOADING, model_options, part_options
+from .outputs import numbered
+from .preview import WAYS, Preview
+from .request_options import request_fields, request_options
 
-DEFAULT = Request(prompt="")
+log = logging.getLogger(__name__)
+
+# Flags of stable-diffusion.cpp that have nothing to do here, and why.
+_MOOT = {
+    "--fa": "attention is always computed in one piece",
+    "--diffusion-fa": "attention is always computed in one piece",
+    "--mmap": "files are always mapped into memory",
+    "--color": "messages have no colours",
+}
+
+
+def _moot_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for flag in _MOOT:
+        command = click.option(flag, is_flag=True, hidden=True)(command)
+    return command
 
 
 @click.command()
 @model_options
 @part_options
-@click.option("-p", "--prompt", required=True, help="What to paint.")
-@click.option("-n", "--negative-prompt", default="", help="What to keep away from.")
+@request_options
+@click.option(
+    "--from-image",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Repeat the picture in this file; options given beside it take precedence.",
+)
+@click.option(
+    "--batch-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Make many pictures: a prompt on each line, or a .yaml or .json list. Those "
+    "whose files are there already are skipped.",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     default="output.png",
     show_default=True,
-    help="PNG file to write; several pictures are numbered output_0.png …",
-)
-@click.option("-W", "--width", type=int, help="Pixels.  [default: the model's size]")
-@click.option("-H", "--height", type=int, help="Pixels.  [default: the model's size]")
-@click.option(
-    "--steps", default=DEFAULT.steps, show_default=True, help="Denoising steps."
+    help="Picture to write: .png, .jpg or .webp. Several are numbered: output_0.png "
+    "…, or where the name has %d or %03d.",
 )
 @click.option(
-    "--cfg-scale",
-    default=DEFAULT.cfg_scale,
+    "--output-begin-idx",
+    type=click.IntRange(min=0),
+    default=0,
     show_default=True,
-    help="How closely to follow the prompt; 1 ignores the negative prompt.",
+    help="Number of the first picture.",
 )
 @click.option(
-    "-s",
-    "--seed",
-    default=DEFAULT.seed,
-    show_default=True,
-    help="Start of the random numbers; -1 draws one and reports it.",
+    "--disable-image-metadata",
+    is_flag=True,
+    help="Do not write into the picture how it was made.",
 )
 @click.option(
-    "-b",
-    "--batch-count",
-    default=DEFAULT.batch_count,
+    "--preview",
+    type=click.Choice(WAYS),
+    default="none",
     show_default=True,
-    help="Pictures to make; picture i has seed + i.",
+    help="Show each step: proj is small, quick and rough, vae is exact and slow.",
 )
 @click.option(
-    "--sampling-method",
-    type=click.Choice(list(SAMPLERS)),
-    default=DEFAULT.sampling_method,
+    "--preview-path",
+    type=click.Path(path_type=Path),
+    default="preview.png",
     show_default=True,
+    help="File for that.",
 )
 @click.option(
-    "--scheduler",
-    type=click.Choice(list(SCHEDULES)),
-    default=DEFAULT.scheduler,
+    "--preview-interval",
+    type=click.IntRange(min=1),
+    default=1,
     show_default=True,
+    help="Steps from one preview to the next.",
 )
-@click.option(
-    "--rng",
-    type=click.Choice(list(RNGS)),
-    default=DEFAULT.rng,
-    show_default=True,
-    help="Random numbers: cuda is A1111's and stable-diffusion.cpp's default.",
-)
+@click.option("--preview-noisy", is_flag=True, help="Show the noise that is left, too.")
+@_moot_options
+@click.option("-M", "--mode", default="img_gen", hidden=True)
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but paths and errors.")
 def generate(
-    model: str | None, output: Path, verbose: bool, quiet: bool, **options: Any
+    model: str | None,
+    from_image: Path | None,
+    batch_file: Path | None,
+    output: Path,
+    output_begin_idx: int,
+    mode: str,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Paint pictures from a prompt; their paths go to stdout.
 
@@ -91,24 +120,45 @@ def generate(
     """
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.getLogger("mlx_sd").setLevel(level)
-    loading = {name: options.pop(name) for name in LOADING}
-    request = Request(**options)
     start = time.perf_counter()
-    if output.suffix.lower() != ".png" and not output.is_dir():
-        output = output.with_name(output.name + ".png")
-    paths = [output]
-    if request.batch_count > 1:
-        paths = [
-            output.with_stem(f"{output.stem}_{i}") for i in range(request.batch_count)
-        ]
-    for path in paths:
+    _check_mode(mode)
+    for flag, reason in _MOOT.items():
+        if options.pop(flag.strip("-").replace("-", "_")):
+            log.info("%s changes nothing: %s", flag, reason)
+    show = {name: options.pop(name) for name in list(options) if "preview" in name}
+    metadata = not options.pop("disable_image_metadata")
+    loading = {name: options.pop(name) for name in LOADING}
+    given = request_fields(options)
+    recipe = None
+    if from_image is not None:
+        recipe, fields = _repeated(from_image)
+        given = fields | given
+        told = {k: v for k, v in recipe.loading.items() if k in loading}
+        loading = {**loading, **told, **{k: v for k, v in loading.items() if v}}
+    if batch_file is not None:
+        jobs = read_batch(batch_file, given, output, output_begin_idx)
+    elif "prompt" in given:
+        request = Request(**given)
+        paths = numbered(output, request.batch_count, output_begin_idx)
+        jobs = [Job(request, paths)]
+    else:
+        raise click.UsageError("Missing option '-p' / '--prompt'.")
+    for path in (path for job in jobs for path in job.paths):
         check_writable(path)
+    if show["preview"] != "none":
+        check_writable(show["preview_path"])
+
     pipeline = load(model, **loading)
-    request = pipeline.resolve(request)
-    if options["seed"] < 0 and not quiet:
-        click.echo(f"seed {request.seed}", err=True)
+    if metadata:
+        _ = pipeline.model_hash  # it is computed while we paint
+    if recipe is not None:
+        _compare_models(recipe, pipeline)
+    jobs = [_settled(job, pipeline, quiet) for job in jobs]
+    if batch_file is not None:
+        jobs = _unfinished(jobs)
+    preview = Preview(pipeline, *show.values())
     try:
-        paint(pipeline, request, paths, quiet)
+        paint(pipeline, jobs, preview, metadata, quiet)
     except KeyboardInterrupt:
         raise SDError("stopped; no picture was left half-written") from None
     if not quiet:
@@ -116,16 +166,77 @@ def generate(
         click.echo(f"{seconds:.1f} s on {backend.device_name()}", err=True)
 
 
-def paint(pipeline: Pipeline, request: Request, paths: list[Path], quiet: bool) -> None:
-    """Run the request under a progress bar, saving each picture as it comes."""
-    total = request.steps * request.batch_count
-    remaining = iter(paths)
+def paint(
+    pipeline: Pipeline, jobs: list[Job], preview: Preview, metadata: bool, quiet: bool
+) -> None:
+    """Run the requests under one progress bar, saving each picture as it comes."""
+    total = sum(job.request.steps * len(job.paths) for job in jobs)
     with tqdm(total=total, unit="it", disable=quiet, leave=True) as bar:
-        for event in pipeline.stream(request):
-            if isinstance(event, Picture):
-                bar.close()
-                path = next(remaining)
-                event.save(path)
-                click.echo(path)
-            else:
-                bar.update()
+        for job in jobs:
+            remaining = iter(job.paths)
+            for event in pipeline.stream(job.request):
+                if isinstance(event, Picture):
+                    if job is jobs[-1]:
+                        bar.close()
+                    path = next(remaining)
+                    event.save(path, metadata)
+                    click.echo(path)
+                else:
+                    bar.update()
+                    preview.show(event)
+
+
+def _check_mode(mode: str) -> None:
+    """stable-diffusion.cpp's -M; what it does beside painting are commands here."""
+    commands = {"convert": "mlx-sd convert", "metadata": "mlx-sd metadata"}
+    if mode in commands:
+        raise ConfigError(f"--mode {mode}: is a command here; see {commands[mode]} -h")
+    if mode not in ("img_gen", "txt2img"):
+        raise ConfigError(f"--mode {mode}: not known here; img_gen is")
+
+
+def _repeated(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """A file's recipe and its fields of a Request; says what cannot be repeated."""
+    fields, lost = repeat(path)
+    for entry in lost:
+        log.warning("%s: cannot be repeated: %s", path, entry)
+    recipe = read(path).recipe
+    assert recipe is not None, "repeat() raises then"
+    return recipe, fields
+
+
+def _compare_models(recipe: Recipe, pipeline: Pipeline) -> None:
+    """Say so if the picture was painted by another model than this one."""
+    name, digest = (recipe.settings.get(key) for key in ("Model", "Model hash"))
+    ours, our_digest = pipeline.source.name, pipeline.model_hash.result()
+    same = name in (None, ours)
+    if digest and our_digest:
+        same = digest == our_digest
+    if not same:
+        log.warning(
+            "the picture was painted by model %s (%s), this is %s (%s)",
+            *(name, digest or "no hash", ours, our_digest or "no hash"),
+        )
+
+
+def _settled(job: Job, pipeline: Pipeline, quiet: bool) -> Job:
+    request = pipeline.resolve(job.request)
+    if job.request.seed < 0 and not quiet:
+        click.echo(f"seed {request.seed}", err=True)
+    return replace(job, request=request)
+
+
+def _unfinished(jobs: list[Job]) -> list[Job]:
+    """A job for each picture whose file is not there yet."""
+    single = [
+        Job(replace(job.request, seed=job.request.seed + i, batch_count=1), [path])
+        for job in jobs
+        for i, path in enumerate(job.paths)
+    ]
+    missing = [job for job in single if not job.paths[0].exists()]
+    if len(missing) < len(single):
+        log.info(
+            "%d of %d pictures are there already and are skipped",
+            *(len(single) - len(missing), len(single)),
+        )
+    return missing

@@ -1,6 +1,7 @@
 """Options that several commands share, and how values reach the library."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,6 +9,7 @@ import click
 from ..load import OPTIONS
 from ..pipeline import DTYPES
 from ..quantize import TYPES
+from ..sampling.prediction import PREDICTIONS
 
 PARTS = {
     "--diffusion-model": "a UNet",
@@ -16,13 +18,24 @@ PARTS = {
     "--vae": "a VAE",
 }
 
-# What the two of these decorators that open a model give to the library's load().
-LOADING = (*OPTIONS, "dtype", "type", "tensor_type_rules")
+# What the decorators that open a model to paint give to the library's load().
+LOADING = (*OPTIONS, "dtype", "type", "tensor_type_rules", "prediction", "embd_dir")
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which model to open, and how."""
     for option in (
+        click.option(
+            "--embd-dir",
+            type=click.Path(path_type=Path),
+            help="Folder of textual inversion files; their names are words of a "
+            "prompt.",
+        ),
+        click.option(
+            "--prediction",
+            type=click.Choice(list(PREDICTIONS)),
+            help="What the UNet predicts.  [default: what the model's file tells]",
+        ),
         type_options(
             TYPES,
             "Hold the weights of linear layers and convolutions in this; in q4_K and "

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from ..embeddings import Embeddings
 from ..models.clip import ClipText
-from ..sampling.prediction import Eps, NoiseTable
+from ..sampling.prediction import NoiseTable, Prediction
 from ..tokenizers.clip import ClipTokenizer
 
 
@@ -55,6 +55,8 @@ class LatentFormat:
     channels: int
     scale: float
     shift: float
+    rgb: tuple[tuple[float, float, float], ...]  # each channel's part in red, green, …
+    rgb_bias: tuple[float, float, float]
     reduction: int = 8  # pixels per latent pixel, each way
 
     def to_vae(self, latent: mx.array) -> mx.array:
@@ -63,12 +65,16 @@ class LatentFormat:
     def from_vae(self, z: mx.array) -> mx.array:
         return (z - self.shift) * self.scale
 
+    def project(self, latent: mx.array) -> mx.array:
+        """A rough picture, (1, h, w, C) → (1, h, w, 3) in about [-1, 1]."""
+        return latent @ mx.array(self.rgb) + mx.array(self.rgb_bias)
+
 
 @dataclass(frozen=True)
 class Family:
     name: str
     size: int  # default width and height, pixels
     latent: LatentFormat
-    prediction: type[Eps]
+    prediction: type[Prediction]
     noise: NoiseTable
     encode: Encode

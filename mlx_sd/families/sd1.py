@@ -4,7 +4,8 @@ import mlx.core as mx
 
 from ..embeddings import Embeddings, Vectors
 from ..models.clip import ClipText
-from ..sampling.prediction import Eps, scaled_linear
+from ..sampling.levels import scaled_linear
+from ..sampling.prediction import Eps
 from ..tokenizers.clip import ClipTokenizer
 from .base import Conditioning, Family, LatentFormat
 from .text import weigh
@@ -43,7 +44,18 @@ def encode(
 SD1 = Family(
     name="SD 1.x",
     size=512,
-    latent=LatentFormat(channels=4, scale=0.18215, shift=0.0),
+    latent=LatentFormat(
+        channels=4,
+        scale=0.18215,
+        shift=0.0,
+        rgb=(  # of stable-diffusion.cpp, for a preview
+            (0.337366, 0.216344, 0.257386),
+            (0.165636, 0.386828, 0.046994),
+            (-0.267803, 0.237036, 0.223517),
+            (-0.178022, -0.200862, -0.678514),
+        ),
+        rgb_bias=(-0.017478, -0.055834, -0.105825),
+    ),
     prediction=Eps,
     noise=scaled_linear(),
     encode=encode,

@@ -2,12 +2,11 @@
 
 import json
 import math
-import types
 from collections.abc import Mapping
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ..errors import ConfigError
-from ..request import Request
+from ..request import Request, typed
 from ..sampling.names import resolve_sampler, resolve_scheduler
 from ..sampling.samplers import SAMPLERS
 from ..sampling.schedules import SCHEDULES
@@ -26,7 +25,7 @@ _LABELS = {
     "RNG": "rng",
     "Sampler RNG": "sampler_rng",
     "Eta": "eta",
-    "Prediction": "prediction",
+    "Extra sample args": "extra_sample_args",
     "Custom Sigmas": "sigmas",
 }
 # A1111 names what draws the numbers; its "GPU" is CUDA as well.
@@ -57,7 +56,9 @@ def written(request: Request) -> dict[str, str]:
         if values.get(rng):
             values[rng] = _RNG_LABELS.get(values[rng], values[rng])
     labels = {label: values.get(name) for label, name in _LABELS.items()}
-    return {label: text(value) for label, value in labels.items() if value is not None}
+    return {
+        label: text(value) for label, value in labels.items() if value not in (None, "")
+    }
 
 
 def text(value: Any) -> str:
@@ -92,12 +93,11 @@ def to_request_fields(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
                 lost.append(f"{label}: {error}")
             except ValueError:
                 lost.append(_entry(label, value))
-    hints = get_type_hints(Request)
     fields = {}
     for name, value in found.items():
         try:
-            fields[name] = _coerced(value, hints[name])
-        except (KeyError, ValueError):
+            fields[name] = typed(name, value)
+        except ConfigError:
             lost.append(_entry(labels.get(name, name), value))
     return fields, lost
 
@@ -111,7 +111,10 @@ def _entry(label: str, value: Any) -> str:
 def _read(label: str, value: str, settings: Mapping[str, str]) -> dict[str, Any]:
     """The fields that one setting decides. Raises: ValueError, ConfigError."""
     if label == "Sampler":
-        return _sampling(value, settings.get("Schedule type"))
+        found = _sampling(value, settings.get("Schedule type"))
+        if "Custom Sigmas" in settings:
+            del found["scheduler"]
+        return found
     if label == "Schedule type" and "Sampler" in settings or label in _SILENT:
         return {}
     if label == "Size":
@@ -137,19 +140,3 @@ def _sampling(name: str, schedule: str | None) -> dict[str, str]:
         scheduler = resolve_scheduler(schedule) or scheduler or _AUTOMATIC.get(sampler)
     scheduler = scheduler or SAMPLERS[sampler].scheduler or "discrete"
     return {"sampling_method": sampler, "scheduler": scheduler}
-
-
-def _coerced(value: Any, hint: Any) -> Any:
-    """A value as the type of its field, numbers from text too. Raises: ValueError."""
-    union = get_origin(hint) in (Union, types.UnionType)
-    for option in get_args(hint) if union else (hint,):
-        if get_origin(option) in (tuple, list) and isinstance(value, list | tuple):
-            inner = get_args(option)[0]
-            return get_origin(option)(_coerced(v, inner) for v in value)
-        if type(value) is option:
-            return value
-        if option is int and isinstance(value, str):
-            return int(value)
-        if option is float and type(value) in (str, int):  # a bool is an int too
-            return float(value)
-    raise ValueError

@@ -1,0 +1,83 @@
+"""`--batch-file`: many pictures from one file, with the model loaded once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from ..request import Request, typed
+from .outputs import numbered
+from .request_options import read_text
+
+
+@dataclass(frozen=True)
+class Job:
+    request: Request
+    paths: list[Path]  # one for each of its pictures
+
+
+def read_batch(
+    path: Path, given: Mapping[str, Any], output: Path, begin: int
+) -> list[Job]:
+    """The pictures that a file asks for.
+
+    Args:
+        path: .yaml, .yml or .json: a list of prompts, or of mappings with fields of a
+            Request and `output`; any other: a prompt on each line that is not empty.
+        given: fields from the command line, for entries that leave them out.
+        output, begin: for entries without an output of their own; numbers go on from
+            one entry to the next.
+
+    Raises: ConfigError naming the entry; SDError if the file cannot be read.
+    """
+    requests, own = [], []
+    for number, entry in enumerate(_entries(path), 1):
+        where = f"{path}: entry {number}"
+        entry = {"prompt": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{where}: neither a prompt nor a mapping of fields")
+        own.append(entry.pop("output", None))
+        entry = {str(name): value for name, value in entry.items()}
+        requests.append(_request(where, {**given, **entry}))
+    shared = sum(
+        request.batch_count
+        for request, at in zip(requests, own, strict=True)
+        if at is None
+    )
+    # At least two, so that names are numbered even if there is but one picture.
+    names = iter(numbered(output, max(shared, 2), begin))
+    return [
+        Job(request, list(islice(names, request.batch_count)))
+        if at is None
+        else Job(request, numbered(Path(str(at)), request.batch_count))
+        for request, at in zip(requests, own, strict=True)
+    ]
+
+
+def _request(where: str, entry: dict[str, Any]) -> Request:
+    if "prompt" not in entry:
+        raise ConfigError(f"{where}: has no prompt")
+    try:
+        return Request(**{name: typed(name, entry[name]) for name in entry})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _entries(path: Path) -> list[Any]:
+    text = read_text(path)
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        loaded = yaml.safe_load(text)  # JSON is YAML
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not YAML: {reason:.200}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deep") from error
+    if not isinstance(loaded, list):
+        raise ConfigError(f"{path}: holds no list of pictures to make")
+    return loaded

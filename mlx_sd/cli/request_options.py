@@ -1,0 +1,151 @@
+"""The options of a picture: flags of stable-diffusion.cpp ↔ fields of a Request."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError, SDError
+from ..request import Request
+from ..sampling.noise import RNGS
+from ..sampling.samplers import SAMPLERS
+from ..sampling.schedules import SCHEDULES, parse_sigmas
+
+_DEFAULT = Request(prompt="")
+
+# flags, type, field, help
+_FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
+    (("-p", "--prompt"), str, "What to paint."),
+    (("-n", "--negative-prompt"), str, "What to keep away from."),
+    (("-W", "--width"), int, "Pixels.  [default: the model's size]"),
+    (("-H", "--height"), int, "Pixels.  [default: the model's size]"),
+    (("--steps",), int, "Denoising steps."),
+    (
+        ("--cfg-scale",),
+        float,
+        "How closely to follow the prompt; 1 ignores the negative prompt.",
+    ),
+    (
+        ("-s", "--seed"),
+        int,
+        "Start of the random numbers; -1 draws one and reports it.",
+    ),
+    (("-b", "--batch-count"), int, "Pictures to make; picture i has seed + i."),
+    (
+        ("--sampling-method",),
+        str,
+        f"One of {', '.join(SAMPLERS)}; or another program's name, such as "
+        '"DPM++ 2M Karras".',
+    ),
+    (
+        ("--scheduler",),
+        str,
+        f"One of {', '.join(SCHEDULES)}.  [default: lcm for lcm and tcd, simple for "
+        "ddim_trailing, ddim_uniform for ddim, else discrete]",
+    ),
+    (
+        ("--sigmas",),
+        str,
+        'Noise levels instead of a schedule\'s, such as "14.6,7,2.5,0"; they decide '
+        "the number of steps.",
+    ),
+    (
+        ("--eta",),
+        float,
+        "Noise that each step adds, where a sampler does.  [default: the sampler's]",
+    ),
+    (
+        ("--extra-sample-args",),
+        str,
+        'Finer settings of a sampler or schedule, as "name=number,…".',
+    ),
+    (
+        ("--flow-shift",),
+        float,
+        "Shift of a flow model's noise levels.  [default: the model's]",
+    ),
+    (
+        ("--rng",),
+        str,
+        f"Random numbers, one of {', '.join(RNGS)}: cuda is A1111's and "
+        "stable-diffusion.cpp's default, cpu is diffusers' and ComfyUI's.",
+    ),
+    (
+        ("--sampler-rng",),
+        str,
+        "Random numbers of the noise that steps add.  [default: --rng's go on]",
+    ),
+    (
+        ("--clip-skip",),
+        int,
+        "Layer of the text encoder to read: 1 the last, 2 the one before; -1: the "
+        "model's own.",
+    ),
+    (
+        ("--comma-padding-backtrack",),
+        int,
+        "Tokens that a chunk of the prompt may end early by, at a comma; A1111 has 20.",
+    ),
+)
+_FILES = {
+    "prompt_file": ("--prompt-file", "prompt"),
+    "negative_prompt_file": ("--negative-prompt-file", "negative_prompt"),
+}
+
+
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What to paint, and how. Options that are not given are None."""
+    for name, (flag, field) in _FILES.items():
+        command = click.option(
+            flag,
+            name,
+            type=click.Path(path_type=Path, dir_okay=False),
+            help=f"UTF-8 file to read the {field.replace('_', ' ')} from.",
+        )(command)
+    for flags, kind, text in reversed(_FLAGS):
+        default = getattr(_DEFAULT, _field(flags))
+        if default not in (None, ""):
+            text += f"  [default: {default}]"
+        command = click.option(*flags, type=kind, help=text)(command)
+    return command
+
+
+def request_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options of request_options out; the fields that the user gave.
+
+    Raises: ConfigError, SDError.
+    """
+    given = {}
+    for flags, _, _ in _FLAGS:
+        field = _field(flags)
+        if (value := options.pop(field)) is not None:
+            given[field] = value
+    for name, (flag, field) in _FILES.items():
+        if (path := options.pop(name)) is not None:
+            if field in given:
+                raise ConfigError(
+                    f"{flag} and --{field.replace('_', '-')} are both given"
+                )
+            given[field] = read_text(path)
+    if "sigmas" in given:
+        given["sigmas"] = parse_sigmas(given["sigmas"])
+    if given.get("clip_skip", 1) < 1:  # stable-diffusion.cpp's -1
+        del given["clip_skip"]
+    return given
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text without the line ends at its end. Raises: SDError."""
+    try:
+        return path.read_text("utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        raise SDError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SDError(
+            f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
+        ) from error
+
+
+def _field(flags: tuple[str, ...]) -> str:
+    return flags[-1].removeprefix("--").replace("-", "_")

@@ -1,0 +1,74 @@
+"""A request's way from noise to a clean latent: levels, sampler and random numbers."""
+
+from collections.abc import Iterator
+
+from .denoiser import Denoiser
+from .errors import ConfigError
+from .load import Source
+from .request import Request
+from .sampling.noise import generators, latent_noise
+from .sampling.samplers import SAMPLERS, Step, check, walk
+from .sampling.schedules import SCHEDULES, sigmas
+
+
+class Walk:
+    """The settings of a resolved request, checked against each other and the model.
+
+    Raises: ConfigError if they do not fit.
+    """
+
+    def __init__(self, source: Source, request: Request):
+        self.prediction = source.prediction
+        if request.flow_shift is not None and not self.prediction.flow:
+            raise ConfigError(
+                f"flow_shift {request.flow_shift:g}: {source.name} is no flow model"
+            )
+        self.levels = self.prediction.levels(source.noise, request.flow_shift)
+        self._table, self._request = source.noise, request
+        latent = source.family.latent
+        height, width = request.height or 0, request.width or 0
+        self._shape = (
+            height // latent.reduction,
+            width // latent.reduction,
+            latent.channels,
+        )
+        args = request.sample_args()
+        self.sigmas = self._levels(source, request, args)
+        check(request.sampling_method, request.eta, args, self.prediction.flow)
+        self._args = args
+
+    def _levels(
+        self, source: Source, request: Request, args: dict[str, float]
+    ) -> list[float]:
+        """The noise levels to visit; takes what the schedule knows out of `args`."""
+        if request.sigmas is not None or request.scheduler is None:
+            return list(request.sigmas or ())
+        known = SCHEDULES[request.scheduler].args
+        height, width, _ = self._shape
+        return sigmas(
+            request.scheduler,
+            request.steps,
+            self.levels,
+            family=source.kind.base,
+            pixels=height * width,
+            args={key: args.pop(key) for key in known if key in args},
+        )
+
+    def steps(self, seed: int, denoiser: Denoiser) -> Iterator[Step]:
+        """Each step of a picture; nothing is computed before it is asked for."""
+        request = self._request
+        initial, later = generators(request.rng, request.sampler_rng, seed)
+        x = latent_noise(initial, *self._shape) * self.sigmas[0]
+        uncond = SAMPLERS[request.sampling_method].uncond
+        return walk(
+            request.sampling_method,
+            denoiser.guided if uncond else denoiser,
+            x,
+            self.sigmas,
+            lambda: latent_noise(later, *self._shape),
+            eta=request.eta,
+            flow=self.prediction.flow,
+            table=self._table,
+            seed=seed,
+            args=self._args,
+        )
