@@ -7,7 +7,8 @@ import mlx.core as mx
 
 from ..embeddings import Embeddings
 from ..models.clip import ClipText
-from ..sampling.prediction import NoiseTable, Prediction
+from ..sampling.levels import NoiseTable
+from ..sampling.prediction import Prediction
 from ..tokenizers.clip import ClipTokenizer
 
 

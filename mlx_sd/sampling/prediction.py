@@ -6,9 +6,7 @@ from typing import ClassVar
 
 import mlx.core as mx
 
-from .levels import STEPS, EdmLevels, FlowLevels, Levels, NoiseTable, scaled_linear
-
-__all__ = ["PREDICTIONS", "Eps", "NoiseTable", "Prediction", "scaled_linear"]
+from .levels import STEPS, EdmLevels, FlowLevels, Levels, NoiseTable
 
 
 class Prediction(ABC):
