@@ -15,8 +15,8 @@ from .architecture import END, LATENT, START, TOKENS
 from .train_vae import Average, fraction, learning_rate
 
 _DROPPED = 0.12  # share of captions replaced by none, for guidance
-_BLIND = 0.1  # share of examples that are noise alone, at the last level
-_NOISY = 600  # from this level on, half of the inputs show less than their signal
+_BLIND = 0.2  # share of examples that are noise alone, at the last level
+_NOISY = 400  # from this level on, half of the inputs show less than their signal
 
 
 def alphas() -> torch.Tensor:
