@@ -145,7 +145,10 @@ class Pipeline:
             yield Picture(self.decode(latent), single, self)
 
     def resolve(self, request: Request) -> Request:
-        """The request with what it left open: seed, size, schedule."""
+        """The request with what it left open: seed, size, schedule.
+
+        Raises: ConfigError for settings that do not fit together or the model.
+        """
         size = self.source.size()
         last = (1 << 32) - request.batch_count
         seed = random.randrange(last) if request.seed < 0 else request.seed
@@ -153,13 +156,15 @@ class Pipeline:
         if scheduler is None and request.sigmas is None:
             own = SAMPLERS[request.sampling_method].scheduler
             scheduler = own or self.source.prediction.scheduler
-        return replace(
+        resolved = replace(
             request,
             seed=seed,
             width=request.width or size,
             height=request.height or size,
             scheduler=scheduler,
         )
+        Walk(self.source, resolved)  # raises
+        return resolved
 
     def prompts(self, request: Request) -> Prompts:
         """The request's prompts at each step, encoded; the text encoder is released."""

@@ -24,6 +24,7 @@ from .request_options import request_fields, request_options
 
 log = logging.getLogger(__name__)
 
+_PREVIEW = ("preview", "preview_path", "preview_interval", "preview_noisy")
 # Flags of stable-diffusion.cpp that have nothing to do here, and why.
 _MOOT = {
     "--fa": "attention is always computed in one piece",
@@ -125,7 +126,7 @@ def generate(
     for flag, reason in _MOOT.items():
         if options.pop(flag.strip("-").replace("-", "_")):
             log.info("%s changes nothing: %s", flag, reason)
-    show = {name: options.pop(name) for name in list(options) if "preview" in name}
+    way, shown_at, interval, noisy = (options.pop(name) for name in _PREVIEW)
     metadata = not options.pop("disable_image_metadata")
     loading = {name: options.pop(name) for name in LOADING}
     given = request_fields(options)
@@ -145,8 +146,8 @@ def generate(
         raise click.UsageError("Missing option '-p' / '--prompt'.")
     for path in (path for job in jobs for path in job.paths):
         check_writable(path)
-    if show["preview"] != "none":
-        check_writable(show["preview_path"])
+    if way != "none":
+        check_writable(shown_at)
 
     pipeline = load(model, **loading)
     if metadata:
@@ -156,7 +157,7 @@ def generate(
     jobs = [_settled(job, pipeline, quiet) for job in jobs]
     if batch_file is not None:
         jobs = _unfinished(jobs)
-    preview = Preview(pipeline, *show.values())
+    preview = Preview(pipeline, way, shown_at, interval, noisy)
     try:
         paint(pipeline, jobs, preview, metadata, quiet)
     except KeyboardInterrupt:
@@ -171,7 +172,8 @@ def paint(
 ) -> None:
     """Run the requests under one progress bar, saving each picture as it comes."""
     total = sum(job.request.steps * len(job.paths) for job in jobs)
-    with tqdm(total=total, unit="it", disable=quiet, leave=True) as bar:
+    # The delay keeps the bar from the screen until there is a step to show.
+    with tqdm(total=total, unit="it", disable=quiet, delay=1e-3) as bar:
         for job in jobs:
             remaining = iter(job.paths)
             for event in pipeline.stream(job.request):
