@@ -16,10 +16,9 @@ from click.testing import CliRunner
 from digest import digests
 from safetensors.numpy import save_file
 
-from mlx_sd import CheckpointError, ConfigError
+from mlx_sd import CheckpointError
 from mlx_sd.cli import main
 from mlx_sd.load import open_model, open_source
-from mlx_sd.sampling.prediction import EdmV, Eps, V
 from mlx_sd.tokenizers import ClipTokenizer
 
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
@@ -227,56 +226,3 @@ def test_a_broken_model_is_one_line_and_exit_code_1(tmp_path):
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"Error: {path}: 1 of the unet's 496 weights are missing")
     assert time.monotonic() - start < 10
-
-
-def test_a_folder_says_what_the_model_predicts(folder):
-    (folder / "scheduler").mkdir()
-    settings = folder / "scheduler/scheduler_config.json"
-    settings.write_text(json.dumps({"prediction_type": "sample"}))
-    with pytest.raises(CheckpointError, match="predicts 'sample'.*--prediction"):
-        open_model(folder)
-    assert open_model(folder, prediction="v").prediction is V
-    settings.write_text(json.dumps({"prediction_type": "v_prediction"}))
-    assert open_model(folder).prediction is V
-    settings.write_text(json.dumps({"prediction_type": "epsilon"}))
-    assert open_model(folder).prediction is Eps
-    with pytest.raises(ConfigError, match="unknown prediction 'vv'; did you mean v"):
-        open_model(folder, prediction="vv")
-
-
-@pytest.mark.parametrize(
-    ("marker", "prediction"), [("v_pred", V), ("edm_vpred.sigma_max", EdmV)]
-)
-def test_a_mark_of_another_prediction_is_heeded(marker, prediction, tmp_path):
-    shapes = {**seeded.small_shapes(), marker: ()}
-    path = checkpoints.hollow(tmp_path / "x.safetensors", shapes)
-    assert open_model(path).prediction is prediction
-
-
-def with_noise(path, arrays, kept, **more):
-    save_file({**arrays, "alphas_cumprod": kept, **more}, path)
-    return open_model(path).noise
-
-
-def test_a_file_brings_its_own_noise_levels(arrays, tmp_path):
-    path = tmp_path / "x.safetensors"
-    steps = np.linspace(0.05, 1, 1000)
-    kept = np.cos(0.98 * steps * np.pi / 2) ** 2  # Nichol and Dhariwal's, nearly
-    found = with_noise(path, arrays, kept.astype(np.float32))
-    np.testing.assert_allclose(found.sigmas, np.sqrt((1 - kept) / kept), rtol=2e-3)
-    with pytest.raises(CheckpointError, match=r"x\.safetensors: alphas_cumprod"):
-        with_noise(path, arrays, kept[::-1].astype(np.float32).copy())
-
-
-def test_the_usual_noise_levels_are_exact_however_a_file_rounds_them(arrays, tmp_path):
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    kept = np.cumprod(1 - betas)
-    for kind in (np.float16, np.float32, np.float64):
-        found = with_noise(tmp_path / "x.safetensors", arrays, kept.astype(kind))
-        np.testing.assert_allclose(found.sigmas, np.sqrt((1 - kept) / kept), rtol=1e-9)
-
-
-def test_a_mark_of_zero_terminal_snr_is_heeded(arrays, tmp_path):
-    path = tmp_path / "x.safetensors"
-    save_file({**arrays, "ztsnr": np.zeros(0, np.float32)}, path)
-    assert open_model(path).noise.sigma_max > 4000  # of 14.6 without
