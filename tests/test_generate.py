@@ -1,12 +1,17 @@
 """`mlx-sd generate`: the flags of part 3, with the model that comes along."""
 
+import shlex
+
 import numpy as np
+import opcodes
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.numpy import save_file
 
 from mlx_sd import Request, load
 from mlx_sd.cli import main
+from mlx_sd.load import Source
 from mlx_sd.metadata import read
 from mlx_sd.sampling.samplers import SAMPLERS
 from mlx_sd.sampling.schedules import SCHEDULES
@@ -224,3 +229,34 @@ def test_bad_input_is_one_line(args, code, words, tmp_path, monkeypatch):
     for word in words:
         assert word in done.stderr
     assert list(tmp_path.glob("*.png")) == []
+
+
+# From stable-diffusion.cpp's docs/sd.md, README.md and docs/quantization_and_gguf.md,
+# after the name of the program.
+DOCUMENTED = (
+    '-m ../models/sd-v1-4.ckpt -p "a lovely cat"',
+    '-m ../models/v1-5-pruned-emaonly.safetensors -p "a lovely cat"',
+    "-M convert -m ../models/v1-5-pruned-emaonly.safetensors"
+    " -o  ../models/v1-5-pruned-emaonly.q8_0.gguf -v --type q8_0",
+)
+
+
+def test_documented_command_lines_of_stable_diffusion_cpp_run_unchanged(
+    arrays, tmp_path, monkeypatch
+):
+    words = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+    whole = np.resize(arrays[words], (49_408, arrays[words].shape[1]))  # CLIP's own
+    arrays = {**arrays, words: whole}
+    (tmp_path / "models").mkdir()
+    (tmp_path / "build").mkdir()
+    save_file(arrays, tmp_path / "models/v1-5-pruned-emaonly.safetensors")
+    opcodes.checkpoint(tmp_path / "models/sd-v1-4.ckpt", arrays)
+    monkeypatch.chdir(tmp_path / "build")
+    monkeypatch.setattr(Source, "size", lambda self: 64)  # 512 takes long
+    written = "../models/v1-5-pruned-emaonly.q8_0.gguf"
+    outputs = ("output.png", "output.png", written)
+    for line, output in zip(DOCUMENTED, outputs, strict=True):
+        done = run(*shlex.split(line))
+        assert (done.exit_code, done.stdout) == (0, f"{output}\n"), done.output
+    done = run("-m", written, "-p", "a lovely cat", "--steps", "1", "-o", "b.png")
+    assert done.exit_code == 0, done.output

@@ -1,6 +1,7 @@
 """The command `mlx-sd`: it parses, calls the library, and prints."""
 
 import logging
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -18,13 +19,14 @@ class Cli(click.Group):
     """Turns every error into one line on stderr, here and nowhere else.
 
     The exit code is 2 for misuse of the command line, and 1 for any other SDError.
-    Options without a command are those of `generate`, as in stable-diffusion.cpp.
+    As in stable-diffusion.cpp, options without a command are those of `generate`, and
+    `-M convert` is the command `convert`.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {name for param in self.get_params(ctx) for name in param.opts}
         if args and args[0].startswith("-") and args[0] not in ours:
-            args = ["generate", *args]
+            args = _with_command(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -37,6 +39,13 @@ class Cli(click.Group):
             raise click.UsageError(str(error)) from error
         except SDError as error:
             raise click.ClickException(str(error)) from error
+
+
+def _with_command(args: list[str]) -> list[str]:
+    for i, pair in enumerate(pairwise(args)):
+        if pair in (("-M", "convert"), ("--mode", "convert")):
+            return ["convert", *args[:i], *args[i + 2 :]]
+    return ["generate", *args]
 
 
 class Notices(logging.Handler):

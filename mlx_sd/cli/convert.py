@@ -28,8 +28,19 @@ from .options import part_options, type_options
     help="How a file names its tensors.  [default: ldm]",
 )
 @click.option("--force", is_flag=True, help="Replace what is at DST.")
+# As stable-diffusion.cpp's -M convert has them.
+@click.option("-m", "--model", hidden=True)
+@click.option("-o", "--output", hidden=True)
+@click.option("-v", "--verbose", is_flag=True, hidden=True)
 @part_options
-def convert(src: str | None, dst: str | None, **options: Any) -> None:
+def convert(
+    src: str | None,
+    dst: str | None,
+    model: str | None,
+    output: str | None,
+    verbose: bool,
+    **options: Any,
+) -> None:
     """Write the model SRC to DST; its path goes to stdout.
 
     SRC is a weight file, a diffusers folder, or a Hugging Face id, and may be left out
@@ -45,11 +56,15 @@ def convert(src: str | None, dst: str | None, **options: Any) -> None:
     mlx-sd convert old.ckpt new.safetensors --type f16
     mlx-sd convert dreamshaper_8.safetensors dreamshaper_8/
     """
-    if dst is None:
+    if model is not None or output is not None:
+        if src is not None:
+            raise click.UsageError("name SRC and DST, or -m and -o, not both")
+        src, dst = model, output
+    elif dst is None:
         src, dst = None, src
     if dst is None or (src is None and not any(options[part] for part in OPTIONS)):
         raise click.UsageError("name what to convert, and the file or folder to write")
-    logging.getLogger("mlx_sd").setLevel(logging.INFO)
+    logging.getLogger("mlx_sd").setLevel(logging.DEBUG if verbose else logging.INFO)
     # Shown from the first byte on, below what there is to say before.
     with tqdm(unit="B", unit_scale=True, delay=0.01) as bar:
 

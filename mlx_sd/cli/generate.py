@@ -190,10 +190,9 @@ def paint(
 
 def _check_mode(mode: str) -> None:
     """stable-diffusion.cpp's -M; what it does beside painting are commands here."""
-    commands = {"convert": "mlx-sd convert", "metadata": "mlx-sd metadata"}
-    if mode in commands:
-        raise ConfigError(f"--mode {mode}: is a command here; see {commands[mode]} -h")
-    if mode not in ("img_gen", "txt2img"):
+    if mode in ("convert", "metadata"):
+        raise ConfigError(f"--mode {mode}: is a command; see: mlx-sd {mode} --help")
+    if mode != "img_gen":
         raise ConfigError(f"--mode {mode}: not known here; img_gen is")
 
 

@@ -40,7 +40,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             TYPES,
             "Hold the weights of linear layers and convolutions in this; in q4_K and "
             "q5_K only those with rows of whole blocks of 256.  [default: as the file "
-            "quantises them, else the type to compute in]",
+            "quantises them, f16 for blocks that MLX cannot compute with, else the "
+            "type to compute in]",
         ),
         click.option(
             "--dtype",
