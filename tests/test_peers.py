@@ -25,7 +25,7 @@ pytestmark = [
 PROMPT = "a red house and a green tree under a night sky"
 
 
-def paint(checkpoint, request: make_pictures.Request) -> np.ndarray:
+def paint(checkpoint, request: make_pictures.Request, rng="cuda") -> np.ndarray:
     """The same request, by us, from any checkpoint."""
     pipeline = mlx_sd.load(checkpoint, dtype="f32")
     (image,) = pipeline(
@@ -39,20 +39,37 @@ def paint(checkpoint, request: make_pictures.Request) -> np.ndarray:
             seed=request.seed,
             sampling_method=request.sampler,
             scheduler=request.schedule,
+            rng=rng,
         )
     )
     return np.asarray(image)
 
 
-def test_diffusers_paints_the_same_from_the_bundled_folder():
+def start(rng: str) -> dict:
+    """The noise of seed 42 for diffusers, which draws that of the CPU itself."""
+    if rng == "cpu":
+        return {"generator": torch.Generator("cpu").manual_seed(42)}
+    noise = Philox(42).normal(4 * 16 * 16).reshape(1, 4, 16, 16)
+    return {"latents": torch.from_numpy(noise)}
+
+
+@pytest.mark.parametrize(
+    "sampler, scheduler, rng",
+    [
+        ("euler", "EulerDiscreteScheduler", "cuda"),
+        ("euler", "EulerDiscreteScheduler", "cpu"),
+        # Draws noise in its steps too, from the same generator.
+        ("euler_a", "EulerAncestralDiscreteScheduler", "cpu"),
+    ],
+)
+def test_diffusers_paints_the_same_from_the_bundled_folder(sampler, scheduler, rng):
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(
         DEMO, safety_checker=None, torch_dtype=torch.float32
     )
     # 10 steps from 999 to 0 are whole timesteps, where all interpolations agree.
-    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(
         pipe.scheduler.config, timestep_spacing="linspace"
     )
-    noise = Philox(42).normal(4 * 16 * 16).reshape(1, 4, 16, 16)
     (theirs,) = pipe(
         PROMPT,
         negative_prompt="rain",
@@ -60,14 +77,15 @@ def test_diffusers_paints_the_same_from_the_bundled_folder():
         height=128,
         num_inference_steps=10,
         guidance_scale=7.0,
-        latents=torch.from_numpy(noise),
         output_type="np",
+        **start(rng),
     ).images
     request = make_pictures.Request(
-        PROMPT, "rain", 128, 128, 10, 7.0, 42, "euler", "discrete"
+        PROMPT, "rain", 128, 128, 10, 7.0, 42, sampler, "discrete"
     )
-    ours = paint(DEMO, request)
-    assert make_pictures.psnr(ours, np.floor(theirs * 255 + 0.5)) >= 55
+    ours = paint(DEMO, request, rng)
+    decibels = make_pictures.psnr(ours, np.floor(theirs * 255 + 0.5))
+    assert decibels >= 55
 
 
 @pytest.mark.full
