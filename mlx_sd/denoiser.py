@@ -19,15 +19,16 @@ class Prompts:
 
     positive: PromptPlan
     negative: PromptPlan
-    encoded: Mapping[str, Conditioning]
+    wanted: Mapping[str, Conditioning]  # by text of the positive prompt
+    unwanted: Mapping[str, Conditioning]  # by text of the negative one
 
     def conds(self, step: int) -> list[tuple[Conditioning, float]]:
         """The parts that AND divides, with their weights."""
-        return [(self.encoded[text], w) for text, w in self.positive.at(step)]
+        return [(self.wanted[text], w) for text, w in self.positive.at(step)]
 
     def uncond(self, step: int) -> Conditioning:
         ((text, _),) = self.negative.at(step)
-        return self.encoded[text]
+        return self.unwanted[text]
 
     @staticmethod
     def needs_negative(positive: PromptPlan, scale: float) -> bool:
@@ -84,9 +85,11 @@ class Denoiser:
             return [self._outputs(x, sigma, [text])[0] for text in texts]
         count, t = len(texts), self._levels.t(sigma)
         shown = self._prediction.scale_input(x, sigma).astype(self._dtype)
+        vectors = [text.vector for text in texts if text.vector is not None]
         out = self._unet(
             mx.repeat(shown, count, axis=0),
             mx.full((count,), t),
             mx.concatenate([text.context for text in texts]),
+            mx.concatenate(vectors) if vectors else None,
         )
         return [out[i : i + 1].astype(mx.float32) for i in range(count)]

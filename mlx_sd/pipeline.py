@@ -19,7 +19,7 @@ from .convert.type_rules import TypeRules
 from .denoiser import Denoiser, Prompts
 from .embeddings import Embeddings
 from .errors import SDError, unknown
-from .families import Conditioning
+from .families import Conditioning, PictureSizes
 from .image import save, to_pil
 from .load import DEMO, Source, open_model
 from .metadata import model_hash_later, parameters
@@ -167,17 +167,34 @@ class Pipeline:
         return resolved
 
     def prompts(self, request: Request) -> Prompts:
-        """The request's prompts at each step, encoded; the text encoder is released."""
+        """The prompts of a resolved request at each step, encoded.
+
+        The text encoders are released.
+        """
         positive = PromptPlan.positive(request.prompt, request.steps)
         negative = PromptPlan.negative(request.negative_prompt, request.steps)
-        texts = positive.texts()
         needed = Prompts.needs_negative(positive, request.cfg_scale)
-        if needed or SAMPLERS[request.sampling_method].uncond:
-            texts += negative.texts()
-        encoded = {text: self.encode(text, request) for text in texts}
+        avoided = needed or SAMPLERS[request.sampling_method].uncond
+        wanted = self._conditions(positive.texts(), request, negative=False)
+        unwanted = self._conditions(
+            negative.texts() if avoided else [], request, negative=True
+        )
         self._texts = {key: self._texts[key] for key in list(self._texts)[-_KEPT:]}
-        self._models.pop("clip_l", None)
-        return Prompts(positive, negative, encoded)
+        for encoder in self.family.texts:
+            self._models.pop(encoder, None)
+        return Prompts(positive, negative, wanted, unwanted)
+
+    def _conditions(
+        self, texts: list[str], request: Request, negative: bool
+    ) -> dict[str, Conditioning]:
+        size = (request.height or 0, request.width or 0)
+        sizes = PictureSizes(original=size, crop=(0, 0), target=size)
+        return {
+            text: self.family.condition(
+                text, self.encode(text, request), sizes, negative
+            )
+            for text in texts
+        }
 
     def encode(self, prompt: str, request: Request) -> Conditioning:
         """The text states of a prompt as it is at a step, computed or remembered.
@@ -187,16 +204,16 @@ class Pipeline:
         """
         key = (prompt, request.clip_skip, request.comma_padding_backtrack)
         if key not in self._texts:
-            clip = cast(ClipText, self._model("clip_l"))
+            clips = {part: self._model(part) for part in self.family.texts}
             encoded = self.family.encode(
-                clip,
+                cast(dict[str, ClipText], clips),
                 self.source.tokenizer,
                 prompt,
                 clip_skip=request.clip_skip,
                 embeddings=self.embeddings,
                 comma_padding_backtrack=request.comma_padding_backtrack,
             )
-            mx.eval(encoded.context)
+            mx.eval(encoded.context, encoded.pooled)
             if (chunks := encoded.context.shape[1] // CHUNK) > 1:
                 log.info(
                     "the prompt has more than 75 tokens and is read in %d chunks",

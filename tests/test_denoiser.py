@@ -16,15 +16,19 @@ LEVELS = {"cat": 1.0, "dog": -2.0, "": 0.25, "long": 0.5}  # of the texts' state
 
 
 class Network:
-    """Noise: the input times the mean of the text's states, plus timestep/1000."""
+    """Noise: the input times the mean of the text's states, plus timestep/1000.
+
+    And plus the vector, where there is one.
+    """
 
     def __init__(self):
         self.batches = []
 
-    def __call__(self, x, t, context):
+    def __call__(self, x, t, context, vector):
         self.batches.append(x.shape[0])
         scale = context.mean(axis=(1, 2)).reshape(-1, 1, 1, 1)
-        return x * scale + t.reshape(-1, 1, 1, 1) / 1000
+        more = 0 if vector is None else vector.reshape(-1, 1, 1, 1)
+        return x * scale + t.reshape(-1, 1, 1, 1) / 1000 + more
 
 
 def denoiser(prompt: str, scale: float, steps: int = 4, negative: str = ""):
@@ -37,7 +41,7 @@ def denoiser(prompt: str, scale: float, steps: int = 4, negative: str = ""):
         for text in positive.texts() + avoid.texts()
     }
     network = Network()
-    prompts = Prompts(positive, avoid, encoded)
+    prompts = Prompts(positive, avoid, encoded, encoded)
     return network, Denoiser(network, Eps, scaled_linear(), prompts, scale, mx.float32)
 
 
@@ -59,6 +63,19 @@ def test_guidance_mixes_what_the_network_puts_out():
     network, denoise = denoiser("cat", 7.0, negative="dog")
     check(denoise(mx.array(X), SIGMA), x0(out("dog") + 7 * (out("cat") - out("dog"))))
     assert network.batches == [2]
+
+
+@pytest.mark.parametrize("length", [77, 154], ids=["one batch", "two batches"])
+def test_each_text_has_a_vector_of_its_own(length):
+    wanted, unwanted = (
+        {text: Conditioning(mx.full((1, n, 8), LEVELS[text]), vector=mx.array([[v]]))}
+        for text, n, v in (("cat", length, 0.5), ("dog", 77, -0.25))
+    )
+    plans = PromptPlan.positive("cat", 4), PromptPlan.negative("dog", 4)
+    prompts = Prompts(*plans, wanted, unwanted)
+    denoise = Denoiser(Network(), Eps, scaled_linear(), prompts, 7.0, mx.float32)
+    cat, dog = out("cat") + 0.5, out("dog") - 0.25
+    check(denoise(mx.array(X), SIGMA), x0(dog + 7 * (cat - dog)))
 
 
 def test_at_scale_1_the_negative_prompt_is_not_computed():

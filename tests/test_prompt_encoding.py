@@ -31,7 +31,7 @@ def text(tmp_path_factory):
     parts = identify(read_file(folder / "small.safetensors")).parts
     clip = build("clip_l", parts["clip_l"], mx.float32)
     path = write_small_tokenizer(folder / "tokenizer")
-    return clip, ClipTokenizer.from_folder(path)
+    return {"clip_l": clip}, ClipTokenizer.from_folder(path)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Model families: which parts they have and how a picture is made from them."""
 
-from .base import Conditioning, Family, LatentFormat
+from .base import Conditioning, Family, LatentFormat, PictureSizes
 from .sd1 import SD1
 
-__all__ = ["FAMILIES", "Conditioning", "Family", "LatentFormat"]
+__all__ = ["FAMILIES", "Conditioning", "Family", "LatentFormat", "PictureSizes"]
 
 FAMILIES: dict[str, Family] = {"sd1": SD1}

@@ -1,15 +1,19 @@
 """What the pipeline asks of a model family."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from ..embeddings import Embeddings
 from ..models.clip import ClipText
+from ..nn.embed import timestep_embedding
 from ..sampling.levels import NoiseTable
 from ..sampling.prediction import Prediction
 from ..tokenizers.clip import ClipTokenizer
+from .text import Reading, encode
+
+_WAVES = 256  # width of the embedding of each number in a vector
 
 
 @dataclass(frozen=True)
@@ -17,36 +21,17 @@ class Conditioning:
     """What a prompt becomes for the UNet."""
 
     context: mx.array  # (1, L, D) text states, L a multiple of 77
-    pooled: mx.array | None = None
+    pooled: mx.array | None = None  # (1, P)
     vector: mx.array | None = None  # (1, width) pooled text and picture sizes
 
 
-class Encode(Protocol):
-    """One text, as it is at a step, into what the UNet reads."""
+@dataclass(frozen=True)
+class PictureSizes:
+    """What SDXL is told of a picture, in pixels: (height, width) and (top, left)."""
 
-    def __call__(
-        self,
-        clip: ClipText,
-        tokenizer: ClipTokenizer,
-        prompt: str,
-        *,
-        clip_skip: int | None = None,
-        embeddings: Embeddings | None = None,
-        comma_padding_backtrack: int = 0,
-    ) -> Conditioning:
-        """
-        Args:
-            prompt: with emphasis and BREAK. Schedules, alternation and AND are resolved
-                before; see tokenizers.PromptPlan.
-            clip_skip: the layer that is read, 1 the last, 2 the one before, …; None, 0
-                or less: the family's default.
-            embeddings: whose names in the prompt stand for their vectors.
-            comma_padding_backtrack: see ClipTokenizer.chunks.
-
-        Raises: ConfigError for an option out of range; CheckpointError for an embedding
-            that is broken or does not fit.
-        """
-        ...
+    original: tuple[int, int]  # before it was scaled and cropped
+    crop: tuple[int, int]  # where in the scaled picture the crop begins
+    target: tuple[int, int]  # of the crop, the picture to paint
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,72 @@ class LatentFormat:
 class Family:
     name: str
     size: int  # default width and height, pixels
+    v_size: int  # the same where the UNet predicts velocity
     latent: LatentFormat
     prediction: type[Prediction]
+    probed: bool  # whether files may leave open what the UNet predicts
     noise: NoiseTable
-    encode: Encode
+    texts: Mapping[str, Reading]  # of the encoders, in the order of their states
+    # The numbers that stand in the vector behind the pooled text, of a picture to paint
+    # (False) or to avoid (True); None: the UNet takes no vector.
+    numbers: Callable[[PictureSizes, bool], tuple[float, ...]] | None
+    zero_empty: bool  # whether states of an empty negative prompt are zeros
+    wide_vae: bool  # whether its VAE overflows float16
+
+    def encode(
+        self,
+        clips: Mapping[str, ClipText],
+        tokenizer: ClipTokenizer,
+        prompt: str,
+        *,
+        clip_skip: int | None = None,
+        embeddings: Embeddings | None = None,
+        comma_padding_backtrack: int = 0,
+    ) -> Conditioning:
+        """One text, as it is at a step, without a vector yet.
+
+        Args:
+            clips: the encoders of `texts`, by name.
+            prompt: with emphasis and BREAK. Schedules, alternation and AND are resolved
+                before; see tokenizers.PromptPlan.
+            clip_skip: the layer that is read, 1 the last, 2 the one before, …; None, 0
+                or less: the family's default.
+            embeddings: whose names in the prompt stand for their vectors.
+            comma_padding_backtrack: see ClipTokenizer.chunks.
+
+        Raises: ConfigError for an option out of range; CheckpointError for an embedding
+            that is broken or does not fit.
+        """
+        return Conditioning(
+            *encode(
+                self.texts,
+                clips,
+                tokenizer,
+                prompt,
+                clip_skip=clip_skip,
+                embeddings=embeddings,
+                comma_padding_backtrack=comma_padding_backtrack,
+            )
+        )
+
+    def condition(
+        self, text: str, encoded: Conditioning, sizes: PictureSizes, negative: bool
+    ) -> Conditioning:
+        """What the UNet is given for a text of the prompt, or of the negative one."""
+        context, vector = encoded.context, None
+        if self.zero_empty and negative and not text:
+            context = mx.zeros_like(context)  # as stable-diffusion.cpp; pooled stays
+        if self.numbers is not None and encoded.pooled is not None:
+            numbers = mx.array(self.numbers(sizes, negative))
+            waves = timestep_embedding(numbers, _WAVES).reshape(1, -1)
+            vector = mx.concatenate(
+                [encoded.pooled, waves.astype(encoded.pooled.dtype)], axis=1
+            )
+        return replace(encoded, context=context, vector=vector)
+
+    def vector_width(self, pooled: int | None) -> int | None:
+        """Of a UNet that fits a pooled text of that width; None: it takes none."""
+        if self.numbers is None:
+            return None
+        sizes = PictureSizes((0, 0), (0, 0), (0, 0))
+        return (pooled or 0) + _WAVES * len(self.numbers(sizes, False))
