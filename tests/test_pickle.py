@@ -92,6 +92,10 @@ def test_a_call_is_refused_by_name_and_nothing_of_it_runs(kind, protocol, tmp_pa
         assert not (tmp_path / "ran").exists()
 
 
+_DICT = b"ctorch.nn.modules.container\nParameterDict\n"
+_NO_ATTRIBUTES = "sets other attributes of torch.nn.modules.container.ParameterDict"
+_EMPTY = b"}" + text("_parameters") + b"}s"
+
 REFUSED = {  # opcodes → what is said
     "named, never called": (b"cos\nsystem\n", "asks for 'os.system'"),
     "by the stack": (text("os") + text("system") + b"\x93", "asks for 'os.system'"),
@@ -137,6 +141,25 @@ REFUSED = {  # opcodes → what is said
     "no arguments": (b"c_codecs\nencode\nNR", "with the wrong arguments"),
     "attributes": (b"}}" + text("__class__") + b"Nsb", "sets attributes of a dict"),
     "attributes of a tensor": (tensor() + b"}b", "sets attributes of a tensor"),
+    "a module with arguments": (_DICT + b"N\x85\x81", "makes an object of a class"),
+    "a module called": (
+        _DICT + b")R",
+        "calls torch.nn.modules.container.ParameterDict",
+    ),
+    "a module without parameters": (_DICT + b")\x81}b", _NO_ATTRIBUTES),
+    "a module of no dict": (_DICT + b")\x81" + _EMPTY[:-2] + b"]sb", _NO_ATTRIBUTES),
+    "a module filled twice": (
+        _DICT + b")\x81" + (_EMPTY + b"b") * 2,
+        _NO_ATTRIBUTES,
+    ),
+    "a module of many attributes": (
+        _DICT + b")\x81}(" + b"NN" * 64 + _EMPTY[1:-1] + b"ub",
+        _NO_ATTRIBUTES,
+    ),
+    "items for a module": (
+        _DICT + b")\x81NNs",
+        "fills a container that is not there",
+    ),
     "an empty stack": (b"0", "goes back to a mark that was never set"),
     "nothing": (b"", "takes an object from an empty stack"),
     "no mark": (b"t", "goes back to a mark that was never set"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..dtypes import DTYPES
 from .entry import MAX_NAME, MAX_TENSORS
-from .unpickle import MAX_STEPS, Call, Inert, Pairs, Refused, Stream, unpickle
+from .unpickle import MAX_STEPS, Call, Class, Inert, Pairs, Refused, Stream, unpickle
 
 _MAX_AXES = 16
 _MAX_LENGTH = 1 << 48  # of an axis or a storage, in values
@@ -22,7 +22,7 @@ _MAX_DEPTH = 16  # of containers in containers
 # Keys that hold a whole model's tensors among a trainer's other records, and so are no
 # part of their names. Others are: IP-Adapter's tensors are image_proj.x, ip_adapter.x,
 # and a file may hold params.x beside its moving average, params_ema.x.
-_WRAPPERS = ("state_dict", "model", "module")
+_WRAPPERS = ("state_dict", "model", "module", "_parameters")
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,10 @@ _CALLS: dict[str, Callable[..., Any]] = {
 _INERT = "pytorch_lightning.callbacks."
 
 
-_KNOWN: dict[str, Call | Kind] = {
+# The textual inversion of 2022 keeps its vectors in one.
+_DICT = Class("torch.nn.modules.container.ParameterDict", "_parameters")
+_KNOWN: dict[str, Call | Kind | Class] = {
+    _DICT.name: _DICT,
     **{name: Kind(dtype) for name, dtype in (_STORAGES | _DTYPES).items()},
     **{name: Call(name, function) for name, function in _CALLS.items()},
 }

@@ -20,6 +20,7 @@ MAX_BYTES = 4 << 20  # that of SD 1.5 has 0.3 MB
 MAX_STEPS = 500_000  # some 40 per tensor
 _MAX_LINE = 1000  # of the few arguments that are text, and of names
 _MAX_ARGUMENTS = 16
+_MAX_ATTRIBUTES = 64  # a module of torch 2.13 has 17
 
 
 class Refused(Exception):
@@ -46,6 +47,21 @@ class Pairs:
     """A dict's items in the file's order, maybe with a key twice."""
 
     items: list[Any]
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class whose objects are told, here, by one of their attributes, a dict."""
+
+    name: str
+    attribute: str
+
+
+@dataclass(frozen=True)
+class Object(Pairs):
+    """An object of a Class: its attribute alone, once it has been set."""
+
+    of: Class
 
 
 class Stream(io.BytesIO):
@@ -199,12 +215,20 @@ class _Machine:
     def build(self, _: None) -> None:
         """Drop attributes: torch keeps versions beside a state_dict's items."""
         state, target = self.pop(), self.pop()
-        if not (isinstance(target, Inert) or _is_metadata(target, state)):
+        if isinstance(target, Object):
+            target.items.append(_attribute(target, state))
+        elif not (isinstance(target, Inert) or _is_metadata(target, state)):
             raise Refused(f"sets attributes of {_called(target)}")
         self.stack.append(target)
 
+    def new_object(self, _: None) -> None:
+        arguments, kind = self.pop(), self.pop()
+        if not isinstance(kind, Class) or arguments != ():
+            raise Refused("makes an object of a class")
+        self.stack.append(Object([], kind))
+
     def instance(self, argument: str | None) -> NoReturn:
-        """INST, OBJ, NEWOBJ and NEWOBJ_EX call a class."""
+        """INST, OBJ and NEWOBJ_EX call a class."""
         if argument is not None:
             self.name(argument)
         raise Refused("makes an object of a class")
@@ -216,6 +240,17 @@ def _pairs(items: list[Any]) -> list[Any]:
     return list(zip(items[::2], items[1::2], strict=True))
 
 
+def _attribute(target: Object, state: Any) -> tuple[str, Any]:
+    """The one attribute that counts, with its name; its dict is not copied."""
+    items = state.items if isinstance(state, Pairs) else []
+    if len(items) <= _MAX_ATTRIBUTES and not target.items:
+        for pair in items:
+            match pair:
+                case (str(name), Pairs()) if name == target.of.attribute:
+                    return pair
+    raise Refused(f"sets other attributes of {_called(target.of)} than it has")
+
+
 def _is_metadata(target: Any, state: Any) -> bool:
     match target, state:
         case Pairs(), Pairs(items=[("_metadata", _)]):
@@ -224,7 +259,7 @@ def _is_metadata(target: Any, state: Any) -> bool:
 
 
 def _called(value: Any) -> str:
-    if isinstance(value, Call | Inert):
+    if isinstance(value, Call | Inert | Class):
         return value.name
     return "a dict" if isinstance(value, Pairs) else f"a {type(value).__name__.lower()}"
 
@@ -278,6 +313,6 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine.build,
     "INST": _Machine.instance,
     "OBJ": _Machine.instance,
-    "NEWOBJ": _Machine.instance,
+    "NEWOBJ": _Machine.new_object,
     "NEWOBJ_EX": _Machine.instance,
 }

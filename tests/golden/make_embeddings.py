@@ -16,7 +16,8 @@ OUT = FOLDER / "embeddings"
 NOTES = """
 `embeddings/`: two vectors of width 8, i/8 - 1 for i from 0 to 15; the first alone in
 `one_*`; in `sdxl*` also clip_g's, the first four values thrice. A1111's dict, the same
-in the format before torch 1.6, diffusers' dict, `emb_params`, and SDXL's two keys.
+in the format before torch 1.6, the first textual inversion's `ParameterDict`,
+diffusers' dict, `emb_params`, and SDXL's two keys.
 """
 
 
@@ -35,6 +36,8 @@ def main():
     torch.save(webui, OUT / "webui.pt")
     tokens = {**webui, "string_to_token": {"*": torch.tensor(265)}}
     torch.save(tokens, OUT / "legacy.pt", _use_new_zipfile_serialization=False)
+    first = torch.nn.ParameterDict({"*": torch.nn.Parameter(vectors)})
+    torch.save({**tokens, "string_to_param": first}, OUT / "first.pt")
     torch.save({"<cat>": vectors[0]}, OUT / "one_diffusers.bin")
     torch.save({"emb_params": vectors.half()}, OUT / "half.ckpt")
     torch.save(both, OUT / "sdxl.pt")
