@@ -34,6 +34,12 @@ class Walk:
         )
         args = request.sample_args()
         self.sigmas = self._levels(source, request, args)
+        if self.prediction.flow and self.sigmas[0] > 1:
+            raise ConfigError(
+                f"noise levels from {self.sigmas[0]:g}: those of a flow model are from "
+                "1 down; take other sigmas, or another scheduler, such as "
+                f"{self.prediction.scheduler}"
+            )
         check(request.sampling_method, request.eta, args, self.prediction.flow)
         self._args = args
 

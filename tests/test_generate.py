@@ -212,6 +212,16 @@ def test_prompts_come_from_files(plain, tmp_path):
         (["--eta", "-1"], 2, ["eta -1"]),
         (["--extra-sample-args", "gamma"], 2, ["'gamma' is not name=number"]),
         (["--flow-shift", "3"], 2, ["flow_shift 3", "is no flow model"]),
+        (
+            ["--prediction", "sd3_flow", "--scheduler", "gits"],
+            2,
+            ["noise levels from 14.6146", "from 1 down", "such as discrete"],
+        ),
+        (
+            ["--prediction", "sd3_flow", "--sigmas", "1.1,0.5,0"],
+            2,
+            ["noise levels from 1.1", "from 1 down"],
+        ),
         (["--clip-skip", "9"], 2, ["clip skip 9", "1 … 4"]),
         (["--comma-padding-backtrack", "75"], 2, ["comma_padding_backtrack 75"]),
         (["--embd-dir", "missing"], 2, ["--embd-dir missing"]),

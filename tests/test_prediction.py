@@ -178,6 +178,12 @@ def test_levels_of_flux_are_shifted_by_mu(mu):
     assert levels.t(0.25) == 0.25
 
 
+@pytest.mark.parametrize("mu", [1000.0, -1000.0, math.nan])
+def test_a_shift_of_flux_that_leaves_no_levels_is_an_error(mu):
+    with pytest.raises(ConfigError, match="must be from"):
+        PREDICTIONS["flux_flow"].levels(TABLE, mu)
+
+
 def test_the_usual_shifts():
     assert PREDICTIONS["sd3_flow"].levels(TABLE) == FlowLevels(3.0, 1000)
     assert PREDICTIONS["flux_flow"].levels(TABLE).shift == pytest.approx(math.exp(1.15))

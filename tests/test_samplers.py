@@ -247,6 +247,21 @@ def test_wrong_option_is_an_error_that_says_what_is_known(name, options, message
         steps(name, point, mx.zeros(4), [1.0, 0.0], **options)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("er_sde", {"eta": 1e5}),
+        ("lms", {"args": {"lms_max_order": 1e300}}),
+    ],
+)
+def test_a_step_from_the_most_noise_is_finite(name, options):
+    def noise():
+        return mx.ones(4)
+
+    last = steps(name, point, mx.ones(4), [1e6, 7.0, 1.0, 0.0], noise, **options)[-1]
+    assert mx.isfinite(last.x).all()
+
+
 def test_lcm_noise_is_cut_and_scaled():
     z = mx.random.normal((1000,), key=mx.random.key(1))
     args = {"noise_clip_std": 1.0, "noise_scale_start": 0.5, "noise_scale_end": 0.25}

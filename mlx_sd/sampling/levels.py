@@ -179,8 +179,21 @@ class FlowLevels:
 
 
 def shifted(sigma: float, shift: float) -> float:
-    """A share of noise whose odds, noise to signal, are `shift` times as high.
+    """A share of noise above 0 whose odds, noise to signal, are `shift` times as high.
 
-    Source: Esser et al. 2024 (arXiv 2403.03206), eq. 23; FLUX's exp(mu) is its shift.
+    Source: Esser et al. 2024 (arXiv 2403.03206), eq. 23, divided by shift, so that 1
+    stays exactly 1.
     """
-    return shift * sigma / (1 + (shift - 1) * sigma)
+    return sigma / (sigma + (1 - sigma) / shift)
+
+
+def flux_shift(mu: float) -> float:
+    """FLUX's way to give a shift, by its logarithm.
+
+    Raises: ConfigError for one that leaves no noise levels to tell apart.
+    """
+    if not abs(mu) <= 100:
+        raise ConfigError(
+            f"a shift of exp({mu:g}) of the noise: must be from exp(-100) to exp(100)"
+        )
+    return math.exp(mu)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import mlx.core as mx
 
-from .levels import STEPS, EdmLevels, FlowLevels, Levels, NoiseTable
+from .levels import STEPS, EdmLevels, FlowLevels, Levels, NoiseTable, flux_shift
 
 
 class Prediction(ABC):
@@ -144,7 +144,7 @@ class FluxFlow(_Flow):
 
     @staticmethod
     def levels(table: NoiseTable, shift: float | None = None) -> Levels:
-        return FlowLevels(math.exp(1.15 if shift is None else shift), 1)
+        return FlowLevels(flux_shift(1.15 if shift is None else shift), 1)
 
 
 # By stable-diffusion.cpp's names, for --prediction.

@@ -94,7 +94,7 @@ def _linear_multistep(
 
     With `shift`, a weight goes to a slope that much newer, but not to the newest.
     """
-    slopes: deque[mx.array] = deque(maxlen=order)
+    slopes: deque[mx.array] = deque(maxlen=min(order, len(sigmas)))
     for i, (sigma, target) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         slopes.appendleft(slope(x, x0, sigma))

@@ -142,7 +142,7 @@ def er_sde(
         else:
             now, then = levels[i], levels[i + 1]
             alpha = signal(target, flow)
-            r = _er_scale(then, eta) / _er_scale(now, eta)
+            r = then / now * _er_ratio(then, now, eta)
             x = x * (r * alpha * now / sigma) + x0 * (alpha * (1 - r))
             known = [x0]
             if before:
@@ -164,19 +164,25 @@ def _noise_to_signal(sigma: float, flow: bool) -> float:
     return min(sigma, 1 - 1e-4) / (1 - min(sigma, 1 - 1e-4)) if flow else sigma
 
 
-def _er_scale(level: float, eta: float) -> float:
-    return level * (math.exp(level**0.3) + 10) ** eta
+def _er_ratio(then: float, now: float, eta: float) -> float:
+    """The noise's scale at `then` over that at `now`, both divided by their levels.
+
+    The ratio is at most 1, where its parts could be beyond any number.
+    """
+    logs = [math.log(math.exp(level**0.3) + 10) for level in (then, now)]
+    return math.exp(eta * (logs[0] - logs[1]))
 
 
 def _er_integrals(now: float, then: float, eta: float) -> tuple[float, float]:
     """Weights of the first and second derivative of x0 in a step from now to then.
 
-    Integrals of 1/scale and of (λ - now)/scale, by a Gaussian rule in ln(λ).
+    Integrals of 1/scale and of (λ - now)/scale, times the scale at `then`, by a
+    Gaussian rule in ln(λ).
     """
     nodes, masses = np.polynomial.legendre.leggauss(16)
     half = math.log(now / then) / 2
     at = then * np.exp((nodes + 1) * half)
-    share = masses * half / (np.exp(at**0.3) + 10) ** eta  # λ cancels: d ln(λ) = dλ/λ
-    end, h = _er_scale(then, eta), then - now
-    first = h + end * float(np.sum(share))
-    return first, h**2 / 2 + end * float(np.sum((at - now) * share))
+    ratios = np.array([_er_ratio(then, level, eta) for level in at])
+    share = masses * half * then * ratios  # λ cancels: d ln(λ) = dλ/λ
+    h = then - now
+    return h + float(np.sum(share)), h**2 / 2 + float(np.sum((at - now) * share))

@@ -23,6 +23,8 @@ from .fitted import ays, gits
 
 __all__ = ["SCHEDULES", "Schedule", "check_sigmas", "parse_sigmas", "sigmas"]
 
+HIGHEST = 1_000_000  # a noise level that squares and exponentials can still bear
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -128,12 +130,17 @@ def parse_sigmas(text: str) -> list[float]:
 
 
 def check_sigmas(levels: Sequence[float]) -> None:
-    """Raises: ConfigError unless they are levels to step down, from the first to 0."""
+    """Raises: ConfigError unless they are levels to step down, from HIGHEST at most."""
     if len(levels) < 2 or not _falls(levels):
         listed = ",".join(f"{level:g}" for level in levels)
         raise ConfigError(
             f"sigmas {listed:.100}: must be two or more levels that fall at each step "
             "and end in 0, such as 14.6,7,2.5,0"
+        )
+    if levels[0] > HIGHEST:
+        raise ConfigError(
+            f"sigmas from {levels[0]:g}: no model knows that much noise; "
+            f"{HIGHEST:,} is the most"
         )
 
 

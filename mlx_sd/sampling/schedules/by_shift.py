@@ -4,7 +4,7 @@ import math
 from statistics import NormalDist
 
 from ...errors import ConfigError
-from ..levels import Levels, shifted
+from ..levels import Levels, flux_shift, shifted
 
 
 def flux(
@@ -69,8 +69,9 @@ def logit_normal(
 
 
 def _shifted(steps: int, mu: float) -> list[float]:
-    return [shifted(1 - i / steps, math.exp(mu)) for i in range(steps)] + [0.0]
+    shift = flux_shift(mu)
+    return [shifted(1 - i / steps, shift) for i in range(steps)] + [0.0]
 
 
 def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+    return (1 + math.tanh(x / 2)) / 2
