@@ -1,6 +1,8 @@
 """What a picture is made from: one value for library, command line and metadata."""
 
+import re
 import types
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -97,7 +99,7 @@ class Request:
     def sample_args(self) -> dict[str, float]:
         """`extra_sample_args` by name. Raises: ConfigError if it is malformed."""
         found: dict[str, float] = {}
-        for pair in filter(str.strip, self.extra_sample_args.split(",")):
+        for pair in filter(str.strip, re.split("[,;]", self.extra_sample_args)):
             key, _, value = pair.partition("=")
             try:
                 found[key.strip()] = float(value)
@@ -111,6 +113,27 @@ class Request:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `Request(**request.to_dict()) == request`."""
         return asdict(self)
+
+
+def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields for Request, those of `given` before the others.
+
+    Noise levels may be said in several ways, of which one replaces another: `sigmas`
+    replace a schedule and its steps; either of these, or a sampler's name such as
+    "DPM++ 2M Karras", replaces `sigmas`.
+
+    Raises: ConfigError for an unknown sampler in `given`.
+    """
+    implied = resolve_sampler(given.get("sampling_method", "euler"))[1]
+    replaced = set()
+    if given.get("sigmas") is not None:
+        replaced |= {"scheduler", "steps"}
+    if implied:
+        replaced |= {"scheduler", "sigmas"}
+    if {"scheduler", "steps"} & given.keys():
+        replaced.add("sigmas")
+    kept = {name: value for name, value in fields.items() if name not in replaced}
+    return kept | dict(given)
 
 
 def typed(name: str, value: Any) -> Any:

@@ -129,6 +129,17 @@ def test_a_picture_is_repeated_from_its_file(suffix, tmp_path):
     assert read(again).recipe.settings["Seed"] == "8"
 
 
+def test_options_take_precedence_over_the_file_that_is_repeated(tmp_path):
+    first, again = tmp_path / "a.png", tmp_path / "b.png"
+    painted(first, "--sigmas", "9,1,0", "--clip-skip", "2")
+    flags = ("--clip-skip", "-1", "--steps", "1", "--scheduler", "karras")
+    done = run("generate", "--from-image", first, *flags, "-o", again)
+    assert done.exit_code == 0, done.output
+    settings = read(again).recipe.settings
+    assert settings["Steps"] == "1" and settings["Schedule type"] == "Karras"
+    assert not {"Custom Sigmas", "Clip skip"} & settings.keys()
+
+
 def test_what_cannot_be_repeated_is_said(plain, tmp_path):
     from mlx_sd.image import save
 

@@ -61,7 +61,7 @@ def test_lists_hold_prompts_and_fields(suffix, tmp_path):
         {"output": "own.webp", "steps": 9, "sigmas": [3, 1.5, 0]},
         {"prompt": "a cat", "sampling_method": "DPM++ 2M Karras"},
     ]
-    given = {"prompt": "given", "steps": 4}
+    given = {"prompt": "given", "steps": 4, "scheduler": "simple"}
     jobs = batch(tmp_path / f"a.{suffix}", json.dumps(entries), given)
     assert [job.request.prompt for job in jobs] == [
         "a house",

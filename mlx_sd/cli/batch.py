@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
-from ..request import Request, typed
+from ..request import Request, override, typed
 from .outputs import numbered
 from .request_options import read_text
 
@@ -42,7 +42,7 @@ def read_batch(
             raise ConfigError(f"{where}: neither a prompt nor a mapping of fields")
         own.append(entry.pop("output", None))
         entry = {str(name): value for name, value in entry.items()}
-        requests.append(_request(where, {**given, **entry}))
+        requests.append(_request(where, given, entry))
     shared = sum(
         request.batch_count
         for request, at in zip(requests, own, strict=True)
@@ -58,11 +58,12 @@ def read_batch(
     ]
 
 
-def _request(where: str, entry: dict[str, Any]) -> Request:
-    if "prompt" not in entry:
+def _request(where: str, given: Mapping[str, Any], entry: dict[str, Any]) -> Request:
+    if "prompt" not in {**given, **entry}:
         raise ConfigError(f"{where}: has no prompt")
     try:
-        return Request(**{name: typed(name, entry[name]) for name in entry})
+        own = {name: typed(name, value) for name, value in entry.items()}
+        return Request(**override(given, own))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError, SDError
 from ..image import check_writable
 from ..metadata import Recipe, read, repeat
 from ..pipeline import Picture, Pipeline, load
-from ..request import Request
+from ..request import Request, override
 from .batch import Job, read_batch
 from .options import LOADING, model_options, part_options
 from .outputs import numbered
@@ -133,7 +133,7 @@ def generate(
     recipe = None
     if from_image is not None:
         recipe, fields = _repeated(from_image)
-        given = fields | given
+        given = override(fields, given)
         told = {k: v for k, v in recipe.loading.items() if k in loading}
         loading = {**loading, **told, **{k: v for k, v in loading.items() if v}}
     if batch_file is not None:

@@ -131,7 +131,7 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
     if "sigmas" in given:
         given["sigmas"] = parse_sigmas(given["sigmas"])
     if given.get("clip_skip", 1) < 1:  # stable-diffusion.cpp's -1
-        del given["clip_skip"]
+        given["clip_skip"] = None
     return given
 
 
