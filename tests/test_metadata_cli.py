@@ -153,3 +153,29 @@ def test_folders_and_unreadable_models_have_no_hash(tmp_path, cache):
     cache.write_text("{broken")
     (tmp_path / "m").write_bytes(b"x")
     assert model_hash(tmp_path / "m") == hashlib.sha256(b"x").hexdigest()[:10]
+
+
+def test_a_hash_does_not_need_a_place_to_be_kept(tmp_path, cache, monkeypatch):
+    model = tmp_path / "m"
+    model.write_bytes(b"x")
+    expected = hashlib.sha256(b"x").hexdigest()[:10]
+    cache.parent.parent.write_bytes(b"a file where the folder should be")
+    assert model_hash(model) == expected
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert model_hash_later(model).result(timeout=60) == expected
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"KEY": 5}'])
+def test_damaged_notes_of_hashes_are_not_believed(text, tmp_path, cache):
+    model = tmp_path / "m"
+    model.write_bytes(b"x")
+    cache.parent.mkdir(parents=True)
+    found = model.stat()
+    key = f"{model.resolve()}|{found.st_size}|{found.st_mtime_ns}"
+    cache.write_text(text.replace("KEY", key))
+    assert model_hash(model) == hashlib.sha256(b"x").hexdigest()[:10]
