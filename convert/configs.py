@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..errors import CheckpointError
+from ..models import taesd
 from ..models.clip import ClipConfig
 from ..models.unet import UNetConfig
 from ..models.vae import CoderConfig, VaeConfig
@@ -74,6 +75,21 @@ def vae_config(parameters: Parameters) -> VaeConfig:
     )
 
 
+def taesd_config(parameters: Parameters) -> taesd.TaesdConfig:
+    """Raises: CheckpointError if an outer convolution of a coder is missing."""
+    encoder = _tiny_coder(parameters, "encoder", nearest=taesd.STAGES - 1)
+    decoder = _tiny_coder(parameters, "decoder", nearest=0)
+    coder = "encoder" if encoder else "decoder"
+    taken = _shape(parameters, f"{coder}.conv_in.weight")[3]
+    given = _shape(parameters, f"{coder}.conv_out.weight")[0]
+    return taesd.TaesdConfig(
+        channels=taken if encoder else given,
+        latent_channels=given if encoder else taken,
+        encoder=encoder,
+        decoder=decoder,
+    )
+
+
 def clip_config(parameters: Parameters) -> ClipConfig:
     """Raises: CheckpointError if the embeddings or the first layer are missing."""
     vocabulary, width = _shape(parameters, "token.weight")
@@ -108,6 +124,19 @@ def _coder(parameters: Parameters, coder: str) -> CoderConfig:
             for i in range(levels)
         ),
         blocks=blocks,
+    )
+
+
+def _tiny_coder(
+    parameters: Parameters, coder: str, nearest: int
+) -> taesd.CoderConfig | None:
+    """None if the file does not hold it; `nearest` is the stage next to the latents."""
+    if not any(name.startswith(f"{coder}.") for name in parameters):
+        return None
+    pool = f"{coder}.stages.{nearest}.blocks.0.pool.widen.weight"
+    return taesd.CoderConfig(
+        width=_shape(parameters, f"{coder}.conv_in.weight")[0],
+        pool_width=_shape(parameters, pool)[0] if pool in parameters else None,
     )
 
 

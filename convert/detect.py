@@ -28,6 +28,9 @@ __all__ = [
 # The first text encoder is one of three, which have widths of their own.
 _ENCODERS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
 _FIRST = {"clip_l", "clip_h"}
+_LATENT = ("vae", "tae")
+# What may be in the place of a part: of these, the first that is there.
+_STANDS_FOR = {"clip_l": ("clip_l", "clip_h"), "vae": _LATENT}
 
 _LONGEST_FIRST = sorted(PREFIXES, key=len, reverse=True)
 _PREFIX = re.compile("|".join(map(re.escape, _LONGEST_FIRST)))
@@ -74,7 +77,7 @@ def identify(entries: Mapping[str, Entry], lone: str | None = None) -> Contents:
             by_part.setdefault(part, []).append((name[len(prefix) :], entry))
     if by_part.keys() == {""}:
         names = [name for name, _ in by_part[""]]
-        part = lone or _likeliest_part(names)
+        part = lone or _likeliest(("unet", *_LATENT, "clip_l"), names)
         _place(contents, part, by_part[""], IGNORED[part] + IGNORED[""] * bool(part))
     else:
         for part, named in by_part.items():
@@ -95,7 +98,9 @@ def _place(
     ignorable: Patterns,
 ) -> None:
     """Add tensors of one part, by their names without its prefix, to the contents."""
-    matches = _fits(part, [name for name, _ in named])
+    names = [name for name, _ in named]
+    part = _likeliest(_LATENT, names) if part in _LATENT else part
+    matches = _fits(part, names)
     part = _which(part, named, matches)
     unused = UNUSED.get(part, ())
     for name, entry in named:
@@ -169,9 +174,9 @@ def _share(entry: Entry, index: int, count: int) -> Entry:
     )
 
 
-def _likeliest_part(names: Collection[str]) -> str:
-    """The part that can place most of these names, which have no prefix; "" if none."""
-    fits = {part: len(_fits(part, names)) for part in ("unet", "vae", "clip_l")}
+def _likeliest(parts: Iterable[str], names: Collection[str]) -> str:
+    """The part that can place most of these names, without prefix; "" if none can."""
+    fits = {part: len(_fits(part, names)) for part in parts}
     best = max(fits, key=lambda part: fits[part])
     return best if fits[best] else ""
 
@@ -180,29 +185,38 @@ def as_part(entries: Mapping[str, Entry], part: str) -> Contents:
     """One part of a file: that alone, whatever else is in it.
 
     Args:
-        part: "clip_l" stands for the first text encoder, which SD 2.x calls clip_h.
+        part: "clip_l" stands for the first text encoder, which SD 2.x calls clip_h,
+            and "vae" for the tiny autoencoder, tae, where there is no VAE.
 
     Raises: CheckpointError if the part is not there.
     """
     contents = identify(entries, lone=part)
-    wanted = _FIRST if part == "clip_l" else {part}
-    parts = {name: p for name, p in contents.parts.items() if name in wanted}
-    if not parts:
+    places = _STANDS_FOR.get(part, (part,))
+    wanted = next((name for name in places if name in contents.parts), None)
+    if wanted is None:
         path = next(iter(entries.values())).path
         raise CheckpointError(
             f"{path}: no {part} in it; see what it holds with: mlx-sd inspect {path}"
         )
-    if parts.keys() == contents.parts.keys():
+    if contents.parts.keys() == {wanted}:
         return contents
-    spare = {name: p for name, p in contents.spare.items() if name in wanted}
+    parts = {wanted: contents.parts[wanted]}
+    spare = {name: p for name, p in contents.spare.items() if name == wanted}
     return replace(contents, parts=parts, spare=spare, ignored={}, unknown={})
 
 
 def combined(whole: Contents, part: Contents) -> Contents:
-    """A model in which a part, of as_part, takes the place of its own, if any."""
+    """A model in which a part, of as_part, takes the place of its own, if any.
+
+    A tiny autoencoder's encoder and decoder may come one after the other.
+    """
     replaced = _FIRST if part.parts.keys() & _FIRST else part.parts.keys()
+    parts = _without(whole.parts, replaced) | part.parts
+    own, other = whole.parts.get("tae", {}), part.parts.get("tae", {})
+    if own and other and own.keys().isdisjoint(other):
+        parts["tae"] = own | other
     return Contents(
-        parts=_without(whole.parts, replaced) | part.parts,
+        parts=parts,
         spare=_without(whole.spare, replaced) | part.spare,
         ignored=whole.ignored | part.ignored,
         unknown=whole.unknown | part.unknown,

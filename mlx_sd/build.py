@@ -8,11 +8,18 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from .convert.configs import clip_config, openclip_config, unet_config, vae_config
+from .convert.configs import (
+    clip_config,
+    openclip_config,
+    taesd_config,
+    unet_config,
+    vae_config,
+)
 from .convert.detect import Parameters, foreign_name
 from .convert.type_rules import TypeRules
 from .errors import CheckpointError, SDError
 from .models.clip import ClipText
+from .models.taesd import TinyAutoencoder
 from .models.unet import UNet
 from .models.vae import AutoencoderKL
 from .nn.compact import COMPACT
@@ -26,6 +33,7 @@ _LONGEST = 1 << 24  # of all axes; so MLX, whose lengths have 32 bits, holds any
 BUILDERS: dict[str, tuple[Callable[[Parameters], Any], Callable[[Any], nn.Module]]] = {
     "unet": (unet_config, UNet),
     "vae": (vae_config, AutoencoderKL),
+    "tae": (taesd_config, TinyAutoencoder),
     "clip_l": (clip_config, ClipText),
     "clip_h": (openclip_config, ClipText),
     "clip_g": (openclip_config, ClipText),

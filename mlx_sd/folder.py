@@ -8,6 +8,7 @@ from .errors import CheckpointError
 FOLDERS = {
     "unet": "unet",
     "vae": "vae",
+    "tae": "vae",  # in its place
     "clip_l": "text_encoder",
     "clip_h": "text_encoder",
     "clip_g": "text_encoder_2",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import names
 import pytest
 import seeded
+import tiny
 
 from mlx_sd.build import BUILDERS
 from mlx_sd.convert.detect import family, identify
@@ -211,6 +212,7 @@ def test_a_part_is_known_under_every_prefix_that_is_used(part, prefix, column):
 def test_no_prefix_is_tried_in_vain():
     tried = {prefix for _, prefix, _ in PREFIXED}
     tried |= {p for by_part in names.PREFIXES.values() for p in by_part.values()}
+    tried |= set(tiny.LAYOUTS.values())
     assert all(any(t.startswith(prefix) for t in tried) for prefix in PREFIXES)
 
 

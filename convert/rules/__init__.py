@@ -1,6 +1,6 @@
 """Which foreign tensor is which parameter of ours: prefixes, name tables, the rest."""
 
-from . import clip, unet, vae
+from . import clip, taesd, unet, vae
 from .extras import IGNORED, MARKERS, UNUSED
 from .outgoing import Outgoing, outgoing
 from .rule import Match, Rule, Rules
@@ -27,6 +27,7 @@ PREFIXES: dict[str, str] = {
     "unet.": "unet",
     "first_stage_model.": "vae",
     "vae.": "vae",
+    "tae.": "tae",
     "cond_stage_model.": "clip_l",
     "conditioner.embedders.0.": "clip_l",
     "text_encoder.": "clip_l",
@@ -51,6 +52,7 @@ _CLIP = (clip.LDM, clip.HUGGINGFACE, clip.OPENCLIP, *clip.OTHERS)
 RULESETS: dict[str, tuple[Rules, ...]] = {
     "unet": (unet.LDM, unet.DIFFUSERS),
     "vae": (vae.LDM, vae.DIFFUSERS),
+    "tae": (taesd.DIFFUSERS, *taesd.OTHERS),
     "clip_l": _CLIP,  # CLIP-L
     "clip_h": _CLIP,  # OpenCLIP-H
     "clip_g": _CLIP,  # OpenCLIP-bigG

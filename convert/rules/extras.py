@@ -42,6 +42,10 @@ IGNORED: dict[str, Patterns] = {
             (r"model_ema\..*", "moving average kept for training"),
             *_SCALES,
         ),
+        "tae": (
+            (r"vae_(scale|shift)", "how other programs scale a VAE's latents"),
+            *_SCALES,
+        ),
         "clip_l": (
             (r"(.*\.)?position_ids", "position numbers"),
             (r"(.*\.)?attn_mask", "causal mask"),

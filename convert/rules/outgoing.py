@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...errors import CheckpointError
 from ..layouts import LINEAR, Layout
-from . import clip, unet, vae
+from . import clip, taesd, unet, vae
 from .rule import Rules
 
 
@@ -22,6 +22,7 @@ class Outgoing:
 _LDM: dict[str, tuple[str, Rules]] = {
     "unet": ("model.diffusion_model.", unet.LDM),
     "vae": ("first_stage_model.", vae.LDM),
+    "tae": ("tae.", taesd.DIFFUSERS),
     "clip_l": ("cond_stage_model.", clip.LDM),
     "clip_h": ("cond_stage_model.", clip.OPENCLIP),
     "clip_g": ("conditioner.embedders.1.", clip.OPENCLIP),
@@ -33,6 +34,7 @@ _DEEPEST = "up.0.blocks.2.attn.norm.weight"
 _DIFFUSERS: dict[str, tuple[str, Rules]] = {
     "unet": ("", unet.DIFFUSERS),
     "vae": ("", vae.DIFFUSERS),
+    "tae": ("", taesd.DIFFUSERS),
     "clip_l": ("", clip.HUGGINGFACE),
     "clip_h": ("", clip.HUGGINGFACE),
     "clip_g": ("", clip.HUGGINGFACE),
