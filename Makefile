@@ -1,6 +1,7 @@
 # make demo: paint a first picture.   make test: run the tests.
 # Both set up .venv by themselves, with MLX for this machine: Metal on macOS, CUDA where
 # nvidia-smi answers, else the CPU. Another choice: make demo EXTRA=cpu
+# Tests run in two processes of one BLAS thread each; their networks are too small for two.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,7 +21,7 @@ demo: .venv/installed-$(EXTRA)
 	$(BIN)/mlx-sd generate -p "$(PROMPT)" -o out/demo.png
 
 test: .venv/installed-$(DEV)
-	$(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
