@@ -43,10 +43,20 @@ def to_pil(pixels: mx.array) -> Image.Image:
     )
 
 
-def check_writable(path: Path) -> None:
-    """Raises: SDError unless a file can be made at `path`; makes its folder."""
-    if path.is_dir():
+def refuse_folder(path: Path) -> None:
+    """Raises: SDError if there is a folder at `path`."""
+    if os.path.isdir(path):
         raise SDError(f"{path}: is a folder; name a file, such as {path / 'out.png'}")
+
+
+def check_writable(path: Path) -> None:
+    """Makes the folder of a picture that is to come.
+
+    Raises: ConfigError for another suffix than FORMATS; SDError unless a file can be
+        made at `path`.
+    """
+    refuse_folder(path)
+    _format(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -54,8 +64,18 @@ def check_writable(path: Path) -> None:
         if path.exists():
             with path.open("ab"):
                 pass
-    except OSError as error:
-        raise SDError(f"{path}: cannot write there: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter for a null in the name
+        reason = getattr(error, "strerror", None) or error
+        raise SDError(f"{path}: cannot write there: {reason}") from error
+
+
+def _format(path: Path) -> str:
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise ConfigError(
+            f"{path}: unknown kind of picture; end its name in {', '.join(FORMATS)}"
+        ) from None
 
 
 def save(image: Image.Image, path: Path, parameters: str | None = None) -> None:
@@ -69,11 +89,7 @@ def save(image: Image.Image, path: Path, parameters: str | None = None) -> None:
 
     Raises: ConfigError for another suffix; SDError if the file cannot be written.
     """
-    format = FORMATS.get(path.suffix.lower())
-    if format is None:
-        raise ConfigError(
-            f"{path}: unknown kind of picture; end its name in {', '.join(FORMATS)}"
-        )
+    format = _format(path)
     options: dict[str, Any] = {"quality": 90}
     if format == "PNG":
         options = {"pnginfo": _text_chunk(parameters)}

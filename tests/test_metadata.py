@@ -135,6 +135,12 @@ def test_model_and_parts_are_quoted_where_a1111_quotes():
     assert "Model hash" not in a1111.png_info(text_of(BASE))[2]
 
 
+def test_a_model_whose_name_is_no_unicode_is_named_as_well_as_it_can_be(tmp_path):
+    text = parameters(BASE, "a\udcff", "0", parts={"VAE": "b\udcff"})
+    settings = a1111.png_info(text)[2]
+    assert settings["Model"] == "a?" and settings["VAE"] == "b?"
+
+
 def test_how_the_model_was_loaded_comes_back(tmp_path):
     save(BLANK, tmp_path / "a.png", text_of(BASE, loading={"dtype": "bf16"}))
     assert read(tmp_path / "a.png").recipe.loading == {"dtype": "bf16"}

@@ -1,12 +1,13 @@
 """Names of pictures' files, and batch files."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from mlx_sd import ConfigError
+from mlx_sd import ConfigError, SDError
 from mlx_sd.cli import main
 from mlx_sd.cli.batch import read_batch
 from mlx_sd.cli.outputs import numbered
@@ -37,6 +38,38 @@ def test_pictures_are_named_as_in_stable_diffusion_cpp(output, count, begin, nam
 def test_names_with_strange_places_are_refused(output):
     with pytest.raises(ConfigError, match="png: "):
         numbered(Path(output), 1)
+
+
+@pytest.mark.parametrize("output", ["", ".", "..", "/", "made"])
+def test_folders_are_no_names(output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("made").mkdir()
+    for count in (1, 2):
+        with pytest.raises(SDError, match="is a folder; name a file"):
+            numbered(Path(output), count)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-o", "x" * 300], "cannot write there: File name too long"),
+        (["--preview", "proj", "--preview-path", "x.gif"], "unknown kind of picture"),
+    ],
+)
+def test_names_that_cannot_be_are_told_before_the_model_is_opened(flags, words):
+    model = ["-m", "missing.safetensors"]
+    done = CliRunner().invoke(main, ["generate", "-p", "a house", *model, *flags])
+    assert done.exit_code in (1, 2) and words in done.stderr, done.output
+
+
+def test_names_may_be_any_bytes(tmp_path):
+    raw = os.fsencode(tmp_path) + b"/a\xff.png"
+    args = ["generate", "-p", "a house", *SMALL, "-o", os.fsdecode(raw)]
+    done = CliRunner().invoke(main, args)
+    if done.exit_code:  # macOS has only names in UTF-8
+        assert "cannot write" in done.stderr
+    else:
+        assert done.stdout_bytes == raw + b"\n"
 
 
 def batch(path, text, given=None, output="out.png", begin=0):
@@ -94,6 +127,12 @@ def test_lists_hold_prompts_and_fields(suffix, tmp_path):
         ("a.yaml", "- {prompt: b, steps: [1]}", "entry 1: steps: a list is not int"),
         ("a.yaml", "- {prompt: b, steps: 0}", "entry 1: steps 0: must be at least 1"),
         ("a.yaml", "- {prompt: 5}", "entry 1: prompt: 5 is not str"),
+        (
+            "a.yaml",
+            "- {prompt: a, output: x.png}\n- {prompt: b, output: ./x.png}",
+            "1 files are written twice: x.png",
+        ),
+        ("a.yaml", "- &a {prompt: a, output: x.png}\n- *a", "written twice: x.png"),
     ],
 )
 def test_bad_entries_are_named(name, text, words, tmp_path):

@@ -1,5 +1,6 @@
 """`--batch-file`: many pictures from one file, with the model loaded once."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -40,8 +41,8 @@ def read_batch(
         entry = {"prompt": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict):
             raise ConfigError(f"{where}: neither a prompt nor a mapping of fields")
-        own.append(entry.pop("output", None))
-        entry = {str(name): value for name, value in entry.items()}
+        own.append(entry.get("output"))
+        entry = {str(name): v for name, v in entry.items() if name != "output"}
         requests.append(_request(where, given, entry))
     shared = sum(
         request.batch_count
@@ -50,12 +51,16 @@ def read_batch(
     )
     # At least two, so that names are numbered even if there is but one picture.
     names = iter(numbered(output, max(shared, 2), begin))
-    return [
+    jobs = [
         Job(request, list(islice(names, request.batch_count)))
         if at is None
         else Job(request, numbered(Path(str(at)), request.batch_count))
         for request, at in zip(requests, own, strict=True)
     ]
+    counts = Counter(at for job in jobs for at in job.paths)
+    if twice := [at for at, count in counts.items() if count > 1]:
+        raise ConfigError(f"{path}: {len(twice)} files are written twice: {twice[0]} …")
+    return jobs
 
 
 def _request(where: str, given: Mapping[str, Any], entry: dict[str, Any]) -> Request:

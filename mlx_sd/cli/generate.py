@@ -182,7 +182,7 @@ def paint(
                         bar.close()
                     path = next(remaining)
                     event.save(path, metadata)
-                    click.echo(path)
+                    click.echo(bytes(path))  # also a name that is no UTF-8
                 else:
                     bar.update()
                     preview.show(event)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..image import FORMATS
+from ..image import FORMATS, refuse_folder
 
 _PLACE = re.compile(r"%(0?)(\d*)d")
 
@@ -16,9 +16,11 @@ def numbered(output: Path, count: int, begin: int = 0) -> list[Path]:
     out_0.png, out_1.png …, and one keeps its name. A name without a picture's suffix
     gets ".png".
 
-    Raises: ConfigError for two places in a name, or one that is no %d or %03d.
+    Raises: ConfigError for two places in a name, or one that is no %d or %03d; SDError
+        for a folder.
     """
-    if output.suffix.lower() not in FORMATS and not output.is_dir():
+    if output.suffix.lower() not in FORMATS:
+        refuse_folder(output)
         output = output.with_name(output.name + ".png")
     places = output.name.count("%")
     numbers = range(begin, begin + count)

@@ -34,8 +34,6 @@ def parameters(
     record = request.to_dict()
     del record["batch_count"]  # a file holds one picture, with a seed of its own
     prompts = {name: record.pop(name) for name in ("prompt", "negative_prompt")}
-    # What is no Unicode, such as a shell's stray bytes, goes into the JSON alone.
-    shown = {k: v.encode("utf-8", "replace").decode() for k, v in prompts.items()}
     labels = settings.written(request)
     if model_hash is not None:
         labels["Model hash"] = model_hash
@@ -44,7 +42,9 @@ def parameters(
     def written(record: dict[str, Any]) -> str:
         values = {"request": record, "loading": dict(loading or {})}
         labels[JSON_KEY] = json.dumps(values, separators=(",", ":"))
-        return infotext.write(infotext.Infotext(**shown, settings=labels))
+        text = infotext.write(infotext.Infotext(**prompts, settings=labels))
+        # What is no Unicode, such as a shell's stray bytes, is in the JSON alone.
+        return text.encode("utf-8", "replace").decode()
 
     text = written(record)
     back = infotext.parse(text)
