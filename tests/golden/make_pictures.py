@@ -227,8 +227,8 @@ class SdCpp:
             verbose=False,
         )
 
-    def paint(self, request: Request) -> np.ndarray:
-        """uint8 (H, W, 3)."""
+    def paint(self, request: Request, eta: float = 1.0) -> np.ndarray:
+        """uint8 (H, W, 3). The program's eta is 1 unless told, the package's 0."""
         images = self._model.generate_image(
             prompt=request.prompt,
             negative_prompt=request.negative,
@@ -239,7 +239,7 @@ class SdCpp:
             sample_method=request.sampler,
             scheduler=request.schedule,
             seed=request.seed,
-            eta=1.0,  # the program's default; the Python package's is 0
+            eta=eta,
         )
         return np.asarray(images[0].convert("RGB"))
 
