@@ -14,6 +14,9 @@ FOLDERS = {
     "clip_g": "text_encoder_2",
 }
 
+# Text encoder → the folder of its tokenizer.
+TOKENIZERS = {"clip_l": "tokenizer", "clip_h": "tokenizer", "clip_g": "tokenizer_2"}
+
 # Format → what its file's names begin with, in diffusers and in transformers. The first
 # is preferred: a file of the second has to be unpickled.
 _STEMS = {

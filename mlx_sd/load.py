@@ -19,10 +19,10 @@ from .convert.readers import Entry, read_file
 from .convert.type_rules import TypeRules
 from .errors import CheckpointError, ConfigError, unknown
 from .families import FAMILIES, Family
-from .folder import FOLDERS, choose_weights
+from .folder import FOLDERS, TOKENIZERS, choose_weights
 from .hub import fetch, is_repo_id
 from .sampling.levels import NoiseTable, noise_table, zero_terminal_snr
-from .sampling.prediction import PREDICTIONS, Prediction
+from .sampling.prediction import PREDICTIONS, Prediction, V
 from .tokenizers.clip import ClipTokenizer
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Source:
     name: str  # of the model, for the text in a PNG
     contents: Contents
     folder: Path | None = None  # of diffusers, for its tokenizer and default size
-    told: str | None = None  # what the UNet predicts, if the user says so
+    told: str | None = None  # what the UNet predicts, if the user or a probe says so
     # Names of parts that have files of their own, by the label in a picture's text.
     replaced: dict[str, str] = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ class Source:
     def family(self) -> Family:
         """Raises: CheckpointError for a model that we cannot run."""
         kind = self.kind
-        if kind.base not in FAMILIES or kind.variant or kind.task:
+        if kind.base not in FAMILIES or kind.variant == "other" or kind.task:
             known = ", ".join(family.name for family in FAMILIES.values())
             raise CheckpointError(
                 f"{self.path}: {kind.name} models do not run yet; {known} ones do"
@@ -100,11 +100,7 @@ class Source:
         """
         if self.told is not None:
             return PREDICTIONS[self.told]
-        said = self._setting(_SCHEDULER, "prediction_type")
-        for marker in ("edm_vpred.sigma_max", "v_pred"):
-            if marker in self.contents.markers:
-                said = f"tensor {marker}"
-        if said is None:
+        if (said := self._said) is None:
             return self.family.prediction
         if said not in _PREDICTIONS:
             raise CheckpointError(
@@ -112,6 +108,23 @@ class Source:
                 "say what it is with --prediction"
             )
         return PREDICTIONS[_PREDICTIONS[said]]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether only a look at the UNet's output tells what it predicts.
+
+        `told` is to be set then; until it is, `prediction` is the family's usual one.
+        """
+        open_ = self.told is None and self._said is None
+        return open_ and self.family.probe is not None
+
+    @property
+    def _said(self) -> Any:
+        """What the files say that the UNet predicts, in their words; or None."""
+        for marker in ("v_pred", "edm_vpred.sigma_max"):
+            if marker in self.contents.markers:
+                return f"tensor {marker}"
+        return self._setting(_SCHEDULER, "prediction_type")
 
     @cached_property
     def noise(self) -> NoiseTable:
@@ -157,6 +170,17 @@ class Source:
                 f"{self._file(kind.texts[0])}: a text encoder {width} wide does not "
                 f"fit the UNet, which wants {wanted}"
             )
+        self._check_vector()
+
+    def _check_vector(self) -> None:
+        last = self.kind.texts[-1]
+        found = self.family.vector_width(self.config(last).projection)
+        if found != (wanted := self.config("unet").vector_width):
+            raise CheckpointError(
+                f"{self._file(last)}: the pooled text and picture sizes make a vector "
+                f"of {found} numbers, and the UNet wants {wanted}; give another text "
+                f"encoder with {_OPTION_OF[last]}"
+            )
 
     def build(
         self, part: str, dtype: mx.Dtype, types: TypeRules = AS_IN_FILE
@@ -170,20 +194,27 @@ class Source:
 
         Raises: CheckpointError if there is none for this vocabulary.
         """
-        tokenizer = ClipTokenizer.standard()
-        size = self.config("clip_l").vocabulary
+        tokenizer, first = ClipTokenizer.standard(), self.kind.texts[0]
+        size = self.config(first).vocabulary
+        for part in self.kind.texts[1:]:
+            if (other := self.config(part).vocabulary) != size:
+                raise CheckpointError(
+                    f"{self._file(part)}: a vocabulary of {other} tokens; the other "
+                    f"text encoder's has {size}; take both from the same model"
+                )
         if size == tokenizer.vocab_size:
             return tokenizer
         if self.folder is None:
             raise CheckpointError(
-                f"{self._file('clip_l')}: its vocabulary of {size} tokens is not "
+                f"{self._file(first)}: its vocabulary of {size} tokens is not "
                 f"CLIP's {tokenizer.vocab_size}, and a single file brings no "
                 "tokenizer; use the model's diffusers folder"
             )
-        tokenizer = ClipTokenizer.from_folder(self.folder / "tokenizer")
+        folder = self.folder / TOKENIZERS[first]
+        tokenizer = ClipTokenizer.from_folder(folder)
         if size != tokenizer.vocab_size:
             raise CheckpointError(
-                f"{self.folder / 'tokenizer'}: has {tokenizer.vocab_size} tokens, the "
+                f"{folder}: has {tokenizer.vocab_size} tokens, the "
                 f"text encoder {size}; take both from the same model"
             )
         return tokenizer
@@ -193,11 +224,25 @@ class Source:
         return sum(math.prod(p.shape) for p in self.contents.parts[part].values())
 
     def size(self) -> int:
-        """Default width and height in pixels: the folder's, else the family's."""
+        """Default width and height in pixels: the folder's, else the family's.
+
+        That of SD 2.x depends on the prediction; see `undecided`.
+        """
         latent = self._setting("unet/config.json", "sample_size")
         if isinstance(latent, int):
             return latent * self.family.latent.reduction
-        return self.family.size
+        family = self.family
+        return family.v_size if self.prediction is V else family.size
+
+    @property
+    def wide_vae(self) -> bool:
+        """Whether the VAE overflows float16: its config.json's word, else its family's.
+
+        SDXL's own does; the one retrained not to says so, if it comes as a folder.
+        """
+        upcast = self._setting("vae/config.json", "force_upcast")
+        own = self._file("vae").parent == (self.folder or self.path) / "vae"
+        return self.family.wide_vae and not (own and upcast is False)
 
     def _setting(self, file: str, key: str) -> Any:
         """A value from the diffusers folder's own settings; None if there is none."""

@@ -149,6 +149,10 @@ class Pipeline:
 
         Raises: ConfigError for settings that do not fit together or the model.
         """
+        if self.source.undecided and self.family.probe is not None:
+            unet = cast(UNet, self._model("unet"))
+            self.source.told = self.family.probe(unet, self.dtype)
+            log.info("the UNet predicts %s, as it seems", self.source.told)
         size = self.source.size()
         last = (1 << 32) - request.batch_count
         seed = random.randrange(last) if request.seed < 0 else request.seed
@@ -225,7 +229,7 @@ class Pipeline:
     def decode(self, latent: mx.array) -> Image.Image:
         """The picture of a latent, (1, h, w, C)."""
         vae = cast(AutoencoderKL, self._model("vae"))
-        z = self.family.latent.to_vae(latent).astype(self.dtype)
+        z = self.family.latent.to_vae(latent).astype(self._dtype_of("vae"))
         return to_pil(vae.decode(z)[0])
 
     def project(self, latent: mx.array) -> Image.Image:
@@ -250,8 +254,14 @@ class Pipeline:
 
     def _model(self, part: str) -> nn.Module:
         if part not in self._models:
-            self._models[part] = self.source.build(part, self.dtype, self.types)
+            dtype = self._dtype_of(part)
+            self._models[part] = self.source.build(part, dtype, self.types)
         return self._models[part]
+
+    def _dtype_of(self, part: str) -> mx.Dtype:
+        """What a part computes in: float32 for a VAE that would overflow float16."""
+        wide = part == "vae" and self.dtype == mx.float16 and self.source.wide_vae
+        return mx.float32 if wide else self.dtype
 
     def _sample(
         self, image: int, request: Request, walk: Walk, denoiser: Denoiser

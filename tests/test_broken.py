@@ -67,16 +67,18 @@ BROKEN = {
     "LoRA": (lora, "holds no UNet"),
     "inpainting": (
         instead(UNET + "input_blocks.0.0.weight", (64, 9, 3, 3)),
-        "SD 1.x Inpaint models do not run yet; SD 1.x ones do",
+        "SD 1.x Inpaint models do not run yet; SD 1.x, SD 2.x, ",
     ),
-    "SD 2": (linear, "SD 2.x models do not run yet"),
-    "SDXL": (
+    "SD 2's UNet alone": (linear, "holds no clip_h; give one with --clip_l"),
+    "SDXL's UNet alone": (
         lambda s: {
             **s,
             UNET + "label_emb.0.0.weight": (256, 2816),
             UNET + "label_emb.0.0.bias": (256,),
+            UNET + "label_emb.0.2.weight": (256, 256),
+            UNET + "label_emb.0.2.bias": (256,),
         },
-        "SDXL models do not run yet",
+        "holds no clip_g; give one with --clip_g",
     ),
     "another VAE": (
         lambda s: {

@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from ..embeddings import Embeddings
 from ..models.clip import ClipText
+from ..models.unet import UNet
 from ..nn.embed import timestep_embedding
 from ..sampling.levels import NoiseTable
 from ..sampling.prediction import Prediction
@@ -63,7 +64,9 @@ class Family:
     v_size: int  # the same where the UNet predicts velocity
     latent: LatentFormat
     prediction: type[Prediction]
-    probed: bool  # whether files may leave open what the UNet predicts
+    # Tells a key of PREDICTIONS by what the UNet puts out, in models whose files may
+    # leave it open; None: there it is `prediction`.
+    probe: Callable[[UNet, mx.Dtype], str] | None
     noise: NoiseTable
     texts: Mapping[str, Reading]  # of the encoders, in the order of their states
     # The numbers that stand in the vector behind the pooled text, of a picture to paint

@@ -22,7 +22,7 @@ SD1 = Family(
         rgb_bias=(-0.017478, -0.055834, -0.105825),
     ),
     prediction=Eps,
-    probed=False,
+    probe=None,
     noise=scaled_linear(),
     texts={"clip_l": Reading(pad=None, clip_skip=1, normed=True)},
     numbers=None,
