@@ -174,6 +174,18 @@ def test_noise_is_as_strong_as_the_level_says(name, flow):
         assert left.std() == pytest.approx(target, rel=5 / math.sqrt(2 * COUNT))
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in STOCHASTIC if n not in ("tcd", "euler_ge") and "sde" not in n]
+)
+def test_noise_of_a_split_is_never_stronger_than_the_level(name):
+    # Splits whose lower part is 0, so that all of the next level's noise is fresh.
+    noise, levels = normal(5), [14.6, 6.0, 1.5, 0.0]
+    x, point = levels[0] * noise(), np.zeros(COUNT)
+    walked = steps(name, lambda x, s: point, x, levels, noise, eta=9.0)
+    for step, target in zip(walked[:-1], levels[1:], strict=False):
+        assert np.std(step.x) == pytest.approx(target, rel=5 / math.sqrt(2 * COUNT))
+
+
 def test_consistency_sampling_keeps_the_distribution():
     # What such a model learns is the end of the probability flow.
     noise, levels = normal(0), sigmas("discrete", 4, TABLE)

@@ -43,18 +43,20 @@ def dpm2_ancestral(
     """The slope at the geometric mean of both levels; Euler on the last step.
 
     Source: `sample_dpm_2_ancestral` of k-diffusion, after Karras et al. 2022
-    (arXiv 2206.00364), alg. 2, and Lu et al. 2022 (arXiv 2206.00927).
+    (arXiv 2206.00364), alg. 2, and Lu et al. 2022 (arXiv 2206.00927). An eta so large
+    that a step goes down to 0 adds noise here too; there it adds none.
     """
     for i, (sigma, target) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         split = ancestral(sigma, target, eta, flow)
         if split.down == 0:
-            x = toward(x, x0, sigma, split.down)
+            x = x0
         else:
             middle = between(sigma, split.down)
             half = toward(x, x0, sigma, middle)
             d = slope(half, denoise(half, middle), middle)
-            x = split.renoise(x + d * (split.down - sigma), noise)
+            x = x + d * (split.down - sigma)
+        x = split.renoise(x, noise)
         yield Step(i, sigma, x, x0)
 
 
