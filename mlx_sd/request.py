@@ -13,6 +13,7 @@ from .sampling.samplers import check
 from .sampling.schedules import check_sigmas
 
 SEEDS = 1 << 64
+MOST = {"width": 1 << 15, "height": 1 << 15, "steps": 10_000, "batch_count": 100_000}
 BACKTRACK = 74  # tokens, the most that comma_padding_backtrack can be
 
 
@@ -56,6 +57,9 @@ class Request:
         for name in ("steps", "batch_count"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")
+        for name, most in MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise ConfigError(f"{name} {getattr(self, name)}: {most} is the most")
         if not 0 <= self.cfg_scale < float("inf"):
             raise ConfigError(f"cfg_scale {self.cfg_scale}: must be at least 0")
         if self.seed < -1 or self.seed + self.batch_count > SEEDS:

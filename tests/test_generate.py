@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from mlx_sd import Request, load
 from mlx_sd.cli import main
-from mlx_sd.load import Source
+from mlx_sd.load import DEMO, Source
 from mlx_sd.metadata import read
 from mlx_sd.sampling.samplers import SAMPLERS
 from mlx_sd.sampling.schedules import SCHEDULES
@@ -127,6 +127,17 @@ def test_a_picture_is_repeated_from_its_file(suffix, tmp_path):
     assert again.read_bytes() == first.read_bytes()
     done = run("generate", "--from-image", first, "-s", "8", "-o", again)
     assert read(again).recipe.settings["Seed"] == "8"
+
+
+def test_a_part_that_is_missing_where_a_picture_is_repeated_is_told(tmp_path):
+    first, again = tmp_path / "a.png", tmp_path / "b.png"
+    part = ("--vae", DEMO / "vae")
+    painted(first, "-m", DEMO, *part)
+    done = run("generate", "-m", DEMO, "--from-image", first, "-o", again)
+    assert "painted with VAE vae, this is with the model's own" in done.stderr
+    done = run("generate", "-m", DEMO, *part, "--from-image", first, "-o", again)
+    assert "painted" not in done.stderr
+    assert again.read_bytes() == first.read_bytes()
 
 
 def test_options_take_precedence_over_the_file_that_is_repeated(tmp_path):

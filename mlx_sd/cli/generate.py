@@ -218,6 +218,15 @@ def _compare_models(recipe: Recipe, pipeline: Pipeline) -> None:
             "the picture was painted by model %s (%s), this is %s (%s)",
             *(name, digest or "no hash", ours, our_digest or "no hash"),
         )
+    if not recipe.exact:
+        return  # what is known of the parts is among what cannot be repeated
+    for label in ("Unet", "VAE", "TE"):
+        theirs, used = recipe.settings.get(label), pipeline.source.replaced.get(label)
+        if theirs != used:
+            log.warning(
+                "the picture was painted with %s %s, this is with %s",
+                *(label, theirs or "the model's own", used or "the model's own"),
+            )
 
 
 def _settled(job: Job, pipeline: Pipeline, quiet: bool) -> Job:
