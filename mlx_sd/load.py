@@ -102,7 +102,7 @@ class Source:
             return PREDICTIONS[self.told]
         if (said := self._said) is None:
             return self.family.prediction
-        if said not in _PREDICTIONS:
+        if not isinstance(said, str) or said not in _PREDICTIONS:
             raise CheckpointError(
                 f"{self.path}: predicts {said!r:.100}, says its scheduler_config.json; "
                 "say what it is with --prediction"

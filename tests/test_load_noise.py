@@ -107,9 +107,10 @@ def test_a_scheduler_may_say_what_is_predicted(tmp_path, said, ours):
     assert found.prediction is PREDICTIONS[ours]
 
 
-def test_another_prediction_of_a_scheduler_is_an_error(tmp_path):
-    found = in_folder(tmp_path, prediction_type="sample")
-    with pytest.raises(CheckpointError, match="predicts 'sample'.*--prediction"):
+@pytest.mark.parametrize("said", ["sample", ["epsilon"]])
+def test_another_prediction_of_a_scheduler_is_an_error(said, tmp_path):
+    found = in_folder(tmp_path, prediction_type=said)
+    with pytest.raises(CheckpointError, match="predicts .*(sample|epsilon).*--prediction"):
         _ = found.prediction
     assert replace(found, told="v").prediction is PREDICTIONS["v"]
 
