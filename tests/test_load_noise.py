@@ -110,7 +110,7 @@ def test_a_scheduler_may_say_what_is_predicted(tmp_path, said, ours):
 @pytest.mark.parametrize("said", ["sample", ["epsilon"]])
 def test_another_prediction_of_a_scheduler_is_an_error(said, tmp_path):
     found = in_folder(tmp_path, prediction_type=said)
-    with pytest.raises(CheckpointError, match="predicts .*(sample|epsilon).*--prediction"):
+    with pytest.raises(CheckpointError, match="predicts .*(sample|epsilon).*--pred"):
         _ = found.prediction
     assert replace(found, told="v").prediction is PREDICTIONS["v"]
 
