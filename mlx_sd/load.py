@@ -121,7 +121,7 @@ class Source:
     @property
     def _said(self) -> Any:
         """What the files say that the UNet predicts, in their words; or None."""
-        for marker in ("v_pred", "edm_vpred.sigma_max"):
+        for marker in ("edm_vpred.sigma_max", "v_pred"):  # the former says more
             if marker in self.contents.markers:
                 return f"tensor {marker}"
         return self._setting(_SCHEDULER, "prediction_type")

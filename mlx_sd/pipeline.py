@@ -238,13 +238,18 @@ class Pipeline:
 
     def parameters(self, request: Request) -> str:
         """A1111's text for a picture of a resolved request."""
+        prompts = f"{request.prompt}\n{request.negative_prompt}"
+        parts = self.embeddings.split(prompts) if self.embeddings else ()
+        loading = self.loading
+        if names := sorted({name for _, name in parts if name}):
+            loading = {**loading, "embeddings": ", ".join(names)}
         return parameters(
             request,
             self.source.name,
             __version__,
             model_hash=self.model_hash.result(),
             parts=self.source.replaced,
-            loading=self.loading,
+            loading=loading,
         )
 
     @cached_property

@@ -75,7 +75,10 @@ def test_finer_settings_go_to_the_sampler_or_the_schedule(tmp_path):
     other, _ = painted(tmp_path / "c.png", *flags, "gamma=1.5")
     assert (one == same).all() and (one != other).any()
     flags = ("--scheduler", "beta", "--extra-sample-args")
-    painted(tmp_path / "d.png", *flags, "alpha=0.5, beta = 0.7")
+    both, _ = painted(tmp_path / "d.png", *flags, "alpha=0.5, beta = 0.7")
+    parts = (*flags, "alpha=0.5", flags[-1], "beta=0.7")  # sd-cli joins them
+    apart, _ = painted(tmp_path / "d.png", *parts)
+    assert (both == apart).all()
     done = run("generate", *SMALL, *flags, "gama=1", "-o", tmp_path / "e.png")
     assert done.exit_code == 2 and "'gama'" in done.stderr
 
@@ -165,6 +168,20 @@ def test_what_cannot_be_repeated_is_said(plain, tmp_path):
     assert done.exit_code == 1 and "no such file" in done.stderr
 
 
+def test_embeddings_that_a_picture_needs_are_named(tmp_path):
+    vectors = np.zeros((2, PIPELINE.source.config("clip_l").width), np.float32)
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    save_file({"emb_params": vectors}, folder / "house.safetensors")
+    path = tmp_path / "a.png"
+    pixels, _ = painted(path, "--embd-dir", folder)
+    again = ("generate", "--from-image", path, "-o", tmp_path / "b.png")
+    assert "embeddings (--embd-dir): house" in run(*again).stderr
+    done = run(*again, "--embd-dir", folder)
+    assert "painted with embeddings" not in done.stderr
+    assert (tmp_path / "b.png").read_bytes() == path.read_bytes()
+
+
 def test_pictures_can_be_without_settings(plain, tmp_path):
     path = tmp_path / "a.png"
     pixels, _ = painted(path, "--disable-image-metadata")
@@ -247,6 +264,10 @@ def test_prompts_come_from_files(plain, tmp_path):
         (["--clip-skip", "9"], 2, ["clip skip 9", "1 … 4"]),
         (["--comma-padding-backtrack", "75"], 2, ["comma_padding_backtrack 75"]),
         (["--embd-dir", "missing"], 2, ["--embd-dir missing"]),
+        (["--prediction", "vv"], 2, ["--prediction 'vv'", "did you mean v"]),
+        (["--dtype", "f61"], 2, ["--dtype 'f61'", "did you mean f16"]),
+        (["--type", "q8"], 2, ["--type 'q8'", "did you mean q8_0"]),
+        (["--preview", "vea"], 2, ["--preview 'vea'", "did you mean vae"]),
         (["-M", "convert"], 2, ["mlx-sd convert"]),
         (["-M", "vid_gen"], 2, ["--mode vid_gen"]),
         (["-o", "a_%d_%d.png"], 2, ["wants one %d"]),

@@ -159,6 +159,11 @@ def test_a_batch_is_painted_and_what_is_there_is_skipped(tmp_path):
     assert done.exit_code == 0 and done.stdout == ""
 
 
+def test_a_prompt_beside_a_file_of_prompts_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="leave out --prompt"):
+        batch(tmp_path / "a.txt", "a house", {"prompt": "a tree"})
+
+
 def test_a_batch_that_cannot_be_read_is_one_line(tmp_path):
     done = CliRunner().invoke(main, ["--batch-file", str(tmp_path / "none.txt")])
     assert done.exit_code == 1 and "none.txt: cannot be read" in done.stderr

@@ -36,6 +36,8 @@ def read_batch(
     Raises: ConfigError naming the entry; SDError if the file cannot be read.
     """
     requests, own = [], []
+    if "prompt" in given and not _is_list(path):
+        raise ConfigError(f"{path}: has a prompt on each line; leave out --prompt")
     for number, entry in enumerate(_entries(path), 1):
         where = f"{path}: entry {number}"
         entry = {"prompt": entry} if isinstance(entry, str) else entry
@@ -73,9 +75,13 @@ def _request(where: str, given: Mapping[str, Any], entry: dict[str, Any]) -> Req
         raise ConfigError(f"{where}: {error}") from error
 
 
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml", ".json")
+
+
 def _entries(path: Path) -> list[Any]:
     text = read_text(path)
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+    if not _is_list(path):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         loaded = yaml.safe_load(text)  # JSON is YAML

@@ -11,7 +11,7 @@ from ..convert.rules.outgoing import SCHEMES
 from ..convert.type_rules import TYPES
 from ..errors import SDError
 from ..load import OPTIONS
-from .options import part_options, type_options
+from .options import Choice, part_options, type_options
 
 
 @click.command()
@@ -24,7 +24,7 @@ from .options import part_options, type_options
 )
 @click.option(
     "--names",
-    type=click.Choice(list(SCHEMES)),
+    type=Choice(list(SCHEMES)),
     help="How a file names its tensors.  [default: ldm]",
 )
 @click.option("--force", is_flag=True, help="Replace what is at DST.")

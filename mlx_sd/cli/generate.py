@@ -17,7 +17,7 @@ from ..metadata import Recipe, read, repeat
 from ..pipeline import Picture, Pipeline, load
 from ..request import Request, override
 from .batch import Job, read_batch
-from .options import LOADING, model_options, part_options
+from .options import LOADING, Choice, model_options, part_options
 from .outputs import numbered
 from .preview import WAYS, Preview
 from .request_options import request_fields, request_options
@@ -78,7 +78,7 @@ def _moot_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--preview",
-    type=click.Choice(WAYS),
+    type=Choice(WAYS),
     default="none",
     show_default=True,
     help="Show each step: proj is small, quick and rough, vae is exact and slow.",
@@ -218,6 +218,8 @@ def _compare_models(recipe: Recipe, pipeline: Pipeline) -> None:
             "the picture was painted by model %s (%s), this is %s (%s)",
             *(name, digest or "no hash", ours, our_digest or "no hash"),
         )
+    if (used := recipe.loading.get("embeddings")) and pipeline.embeddings is None:
+        log.warning("the picture was painted with embeddings (--embd-dir): %s", used)
     if not recipe.exact:
         return  # what is known of the parts is among what cannot be repeated
     for label in ("Unet", "VAE", "TE"):

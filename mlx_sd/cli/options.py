@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..errors import unknown
 from ..load import OPTIONS
 from ..pipeline import DTYPES
 from ..quantize import TYPES
@@ -22,6 +23,26 @@ PARTS = {
 LOADING = (*OPTIONS, "dtype", "type", "tensor_type_rules", "prediction", "embd_dir")
 
 
+class Choice(click.Choice[str]):
+    """One of some names; an error says which is nearest."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            kind = param.opts[0] if param else "value"
+            raise click.UsageError(str(unknown(kind, value, self.choices))) from error
+
+
+def joined(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> str | None:
+    """An option given several times, as stable-diffusion.cpp takes it: one list."""
+    return ",".join(values) or None
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which model to open, and how."""
     for option in (
@@ -33,7 +54,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--prediction",
-            type=click.Choice(list(PREDICTIONS)),
+            type=Choice(list(PREDICTIONS)),
             help="What the UNet predicts.  [default: what the model's file tells]",
         ),
         type_options(
@@ -45,7 +66,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--dtype",
-            type=click.Choice(list(DTYPES)),
+            type=Choice(list(DTYPES)),
             help="Type to compute in.  [default: f32 on a CPU, f16 on a GPU]",
         ),
         click.option(
@@ -69,10 +90,12 @@ def type_options(
         rules = click.option(
             "--tensor-type-rules",
             metavar="RULES",
+            multiple=True,
+            callback=joined,
             help='Types by name, as "regex=type,regex=type"; the first that is found '
             "in a tensor's name counts, before --type.",
         )
-        choice = click.Choice(types, case_sensitive=False)
+        choice = Choice(types, case_sensitive=False)
         return click.option("--type", type=choice, help=help)(rules(command))
 
     return add

@@ -11,6 +11,7 @@ from ..request import Request
 from ..sampling.noise import RNGS
 from ..sampling.samplers import SAMPLERS
 from ..sampling.schedules import SCHEDULES, parse_sigmas
+from .options import joined
 
 _DEFAULT = Request(prompt="")
 
@@ -107,7 +108,11 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default = getattr(_DEFAULT, _field(flags))
         if default not in (None, ""):
             text += f"  [default: {default}]"
-        command = click.option(*flags, type=kind, help=text)(command)
+        listed = flags == ("--extra-sample-args",)
+        callback = joined if listed else None
+        command = click.option(
+            *flags, type=kind, help=text, multiple=listed, callback=callback
+        )(command)
     return command
 
 
