@@ -310,7 +310,7 @@ def load(
     """Open a model; its weights are checked now and read when first needed.
 
     Args:
-        path_or_id: an SD 1.x weight file, a diffusers folder, or a Hugging Face id;
+        path_or_id: a weight file, a diffusers folder, or a Hugging Face id;
             None: the parts given, or else the small model that comes with the package.
         diffusion_model, clip_l, clip_g, vae: a file or folder whose UNet, first text
             encoder (SD 2.x's too), second one or VAE takes the place of the model's.
