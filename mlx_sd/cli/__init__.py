@@ -58,7 +58,7 @@ class Notices(logging.Handler):
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlx-sd")
 def main() -> None:
-    """Stable Diffusion on MLX: pictures from any SD 1.x checkpoint file."""
+    """Stable Diffusion on MLX: pictures from SD 1.x, 2.x and SDXL checkpoints."""
     logging.getLogger("mlx_sd").handlers = [Notices()]
 
 
