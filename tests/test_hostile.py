@@ -94,7 +94,7 @@ def test_settings_nested_without_end_are_an_error(tmp_path):
     settings = tmp_path / "scheduler/scheduler_config.json"
     settings.write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match=f"{settings}: not readable as JSON"):
-        _ = source.family
+        _ = source.prediction
 
 
 def hang(path: Path) -> None:

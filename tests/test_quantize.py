@@ -274,7 +274,7 @@ def test_a_picture_in_q8_0_is_the_float_ones():
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--type", "q6_K"], "'q6_K' is not one of"),
+        (["--type", "q6_K"], "unknown --type 'q6_K'"),
         (["--tensor-type-rules", "attn=q6_K"], "type Q6_K"),
         (["--tensor-type-rules", "att(n=q8_0"], "not a regular expression"),
     ],

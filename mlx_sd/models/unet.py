@@ -40,6 +40,18 @@ class UNetConfig:
     only_cross: tuple[bool, ...]  # levels that attend to the text twice: SDXS-0.9's 1st
 
     def __post_init__(self) -> None:
+        levels = len(self.widths)
+        if {len(self.heads), len(self.down), len(self.up)} != {levels}:
+            raise ConfigError(
+                f"UNet of {levels} widths, {len(self.down)} levels down and "
+                f"{len(self.up)} up; they must be as many"
+            )
+        down, up = (sum(map(len, side)) for side in (self.down, self.up))
+        if not all((*self.down, *self.up)) or up != down + levels:
+            raise ConfigError(
+                f"UNet of {levels} levels with {down} blocks down and {up} up; there "
+                "must be a block on each, and one more per level up than down"
+            )
         for width, heads in zip(self.widths, self.heads, strict=True):
             if heads < 1 or width % heads:
                 raise ConfigError(f"UNet level of width {width} with {heads} heads")
