@@ -19,7 +19,7 @@ class Answer:
     def __init__(self, offset: float, channels: int):
         sizes = dict.fromkeys(UNetConfig.__dataclass_fields__)
         sizes |= {"in_channels": channels, "out_channels": 4, "context_width": 1024}
-        sizes |= {"widths": (), "heads": ()}
+        sizes |= {"widths": (), "heads": (), "down": (), "up": ()}
         self.config = UNetConfig(**sizes)
         self.offset = offset
 
