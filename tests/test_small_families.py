@@ -41,6 +41,7 @@ def folders(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_pictures_are_those_of_diffusers(case, folders):
     kind, prediction, negative = CASES[case]
