@@ -161,13 +161,13 @@ class Source:
             outline(part, self.contents.parts[part])
         if (found := self.config("vae").latent_channels) != channels:
             raise CheckpointError(
-                f"{self._file('vae')}: a VAE with {found} latent channels does not fit "
+                f"{self.file('vae')}: a VAE with {found} latent channels does not fit "
                 f"the UNet, which has {channels}; give another with --vae"
             )
         width = sum(self.config(part).width for part in kind.texts)
         if width != (wanted := self.config("unet").context_width):
             raise CheckpointError(
-                f"{self._file(kind.texts[0])}: a text encoder {width} wide does not "
+                f"{self.file(kind.texts[0])}: a text encoder {width} wide does not "
                 f"fit the UNet, which wants {wanted}"
             )
         self._check_vector()
@@ -177,7 +177,7 @@ class Source:
         found = self.family.vector_width(self.config(last).projection)
         if found != (wanted := self.config("unet").vector_width):
             raise CheckpointError(
-                f"{self._file(last)}: the pooled text and picture sizes make a vector "
+                f"{self.file(last)}: the pooled text and picture sizes make a vector "
                 f"of {found} numbers, and the UNet wants {wanted}; give another text "
                 f"encoder with {_OPTION_OF[last]}"
             )
@@ -199,14 +199,14 @@ class Source:
         for part in self.kind.texts[1:]:
             if (other := self.config(part).vocabulary) != size:
                 raise CheckpointError(
-                    f"{self._file(part)}: a vocabulary of {other} tokens; the other "
+                    f"{self.file(part)}: a vocabulary of {other} tokens; the other "
                     f"text encoder's has {size}; take both from the same model"
                 )
         if size == tokenizer.vocab_size:
             return tokenizer
         if self.folder is None:
             raise CheckpointError(
-                f"{self._file(first)}: its vocabulary of {size} tokens is not "
+                f"{self.file(first)}: its vocabulary of {size} tokens is not "
                 f"CLIP's {tokenizer.vocab_size}, and a single file brings no "
                 "tokenizer; use the model's diffusers folder"
             )
@@ -234,21 +234,12 @@ class Source:
         family = self.family
         return family.v_size if self.prediction is V else family.size
 
-    @property
-    def wide_vae(self) -> bool:
-        """Whether the VAE overflows float16: its config.json's word, else its family's.
-
-        SDXL's own does; the one retrained not to says so, if it comes as a folder.
-        """
-        upcast = self._setting("vae/config.json", "force_upcast")
-        own = self._file("vae").parent == (self.folder or self.path) / "vae"
-        return self.family.wide_vae and not (own and upcast is False)
-
     def _setting(self, file: str, key: str) -> Any:
         """A value from the diffusers folder's own settings; None if there is none."""
         return _json(self.folder / file).get(key) if self.folder else None
 
-    def _file(self, part: str) -> Path:
+    def file(self, part: str) -> Path:
+        """The file that a part is in, its first if there are several."""
         parameters = self.contents.parts[part].values()
         return next(iter(parameters)).entry.path
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from . import backend
 from ._version import __version__
+from .codec import Codec
 from .convert.type_rules import TypeRules
 from .denoiser import Denoiser, Prompts
 from .embeddings import Embeddings
@@ -25,7 +26,6 @@ from .load import DEMO, Source, open_model
 from .metadata import model_hash_later, parameters
 from .models.clip import ClipText
 from .models.unet import UNet
-from .models.vae import AutoencoderKL
 from .quantize import parse_rules
 from .request import Request
 from .sampling.samplers import SAMPLERS
@@ -99,6 +99,7 @@ class Pipeline:
         self.family = source.family
         self.embeddings = embeddings
         self.loading = dict(loading or {})
+        self.codec = Codec(source, dtype, types)
         self._models: dict[str, nn.Module] = {}
         self._texts: dict[tuple[Any, ...], Conditioning] = {}
 
@@ -228,9 +229,7 @@ class Pipeline:
 
     def decode(self, latent: mx.array) -> Image.Image:
         """The picture of a latent, (1, h, w, C)."""
-        vae = cast(AutoencoderKL, self._model("vae"))
-        z = self.family.latent.to_vae(latent).astype(self._dtype_of("vae"))
-        return to_pil(vae.decode(z)[0])
+        return to_pil(self.codec.decode(latent)[0])
 
     def project(self, latent: mx.array) -> Image.Image:
         """A rough picture of a latent, one pixel for each of its own, at once."""
@@ -259,14 +258,8 @@ class Pipeline:
 
     def _model(self, part: str) -> nn.Module:
         if part not in self._models:
-            dtype = self._dtype_of(part)
-            self._models[part] = self.source.build(part, dtype, self.types)
+            self._models[part] = self.source.build(part, self.dtype, self.types)
         return self._models[part]
-
-    def _dtype_of(self, part: str) -> mx.Dtype:
-        """What a part computes in: float32 for a VAE that would overflow float16."""
-        wide = part == "vae" and self.dtype == mx.float16 and self.source.wide_vae
-        return mx.float32 if wide else self.dtype
 
     def _sample(
         self, image: int, request: Request, walk: Walk, denoiser: Denoiser

@@ -17,7 +17,7 @@ _ORDER = (
     ("quantize", "embeddings"),
     ("build", "families", "hub", "image", "tiling"),
     ("load", "request"),
-    ("metadata", "denoiser"),
+    ("metadata", "denoiser", "codec"),
     ("walk",),
     ("pipeline", "convert.__init__"),
     ("__init__",),

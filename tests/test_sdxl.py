@@ -1,13 +1,9 @@
-"""What SDXL has of its own: two encoders, picture sizes, a VAE too wide for float16."""
-
-import json
-import shutil
+"""What SDXL has of its own: two encoders, picture sizes."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import small_families
-from mlx.utils import tree_flatten
 
 import mlx_sd
 from mlx_sd.errors import CheckpointError
@@ -80,25 +76,6 @@ def test_pooled_text_is_of_the_last_layer_and_the_first_chunk(folder):
     assert np.allclose(usual.pooled, skipped.pooled, atol=1e-6)
     assert longer.context.shape[1] == 154
     assert np.allclose(usual.pooled, longer.pooled, atol=1e-4)
-
-
-@pytest.mark.parametrize("told", [None, True, False])
-def test_only_a_vae_that_says_so_computes_in_float16(folder, told, tmp_path):
-    config = {} if told is None else {"force_upcast": told}
-    (folder / "vae/config.json").write_text(json.dumps(config))
-    for dtype, expected in (
-        ("f16", mx.float16 if told is False else mx.float32),
-        ("bf16", mx.bfloat16),
-    ):
-        pipeline = mlx_sd.load(folder, dtype=dtype)
-        image = pipeline.decode(mx.zeros((1, 4, 4, 4)))
-        assert np.asarray(image).shape == (32, 32, 3)
-        weights = tree_flatten(pipeline._model("vae").parameters())
-        assert {array.dtype for _, array in weights} == {expected}
-    stem = "diffusion_pytorch_model.safetensors"
-    other = shutil.copy(folder / "vae" / stem, tmp_path)
-    assert open_source(folder, vae=other).wide_vae  # of which config.json says nothing
-    (folder / "vae/config.json").unlink()
 
 
 def test_a_text_encoder_without_its_projection_is_an_error(tmp_path):

@@ -73,7 +73,6 @@ class Family:
     # (False) or to avoid (True); None: the UNet takes no vector.
     numbers: Callable[[PictureSizes, bool], tuple[float, ...]] | None
     zero_empty: bool  # whether states of an empty negative prompt are zeros
-    wide_vae: bool  # whether its VAE overflows float16
 
     def encode(
         self,

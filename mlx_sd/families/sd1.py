@@ -27,5 +27,4 @@ SD1 = Family(
     texts={"clip_l": Reading(pad=None, clip_skip=1, normed=True)},
     numbers=None,
     zero_empty=False,
-    wide_vae=False,
 )

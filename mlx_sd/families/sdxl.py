@@ -49,7 +49,6 @@ SDXL = Family(
     },
     numbers=_sizes,
     zero_empty=True,
-    wide_vae=True,
 )
 
 REFINER = replace(
