@@ -29,6 +29,7 @@ class Codec:
         self.dtype = dtype  # what it computes in now
         self._source, self._types = source, types
         self._latent = source.family.latent
+        self.reduction = self._latent.reduction  # pixels per latent pixel, each way
 
     def decode(self, latent: mx.array) -> mx.array:
         """Latents → pictures.

@@ -7,9 +7,10 @@ import mlx.core as mx
 
 from .families import Conditioning
 from .models.unet import UNet
-from .sampling.guidance import cfg
+from .sampling.guidance import cfg, picture_cfg
 from .sampling.levels import Levels
 from .sampling.prediction import Prediction
+from .start import Start
 from .tokenizers import PromptPlan
 
 
@@ -50,44 +51,67 @@ class Denoiser:
         prompts: Prompts,
         scale: float,
         dtype: mx.Dtype,
+        start: Start,
+        image_scale: float = 1.0,
     ):
+        """
+        Args:
+            scale, image_scale: of guidance.cfg and picture_cfg; the latter counts where
+                the UNet is shown a picture.
+        """
         self.step = 0
+        self._start, self._image_scale = start, image_scale
         self._unet, self._dtype = unet, dtype
         self._prediction, self._levels = prediction, levels
         self._prompts, self._scale = prompts, scale
         self._guided = Prompts.needs_negative(prompts.positive, scale)
+        self._guided |= start.concat is not None and image_scale != 1
 
     def __call__(self, x: mx.array, sigma: float) -> mx.array:
         """(x, sigma) → x0 under guidance, (1, h, w, C) float32."""
-        conds = self._prompts.conds(self.step)
         if self._guided:
-            return self._both(x, sigma)[0]
-        (out,) = self._outputs(x, sigma, [conds[0][0]])
-        return self._prediction.x0(out, x, sigma)
+            return self.guided(x, sigma)[0]
+        ((cond, _),) = self._prompts.conds(self.step)
+        (out,) = self._outputs(x, sigma, [(cond, self._start.concat)])
+        return self._x0(out, x, sigma)
 
     def guided(self, x: mx.array, sigma: float) -> tuple[mx.array, mx.array]:
         """x0 under guidance, and x0 of the negative prompt alone."""
-        return self._both(x, sigma)
-
-    def _both(self, x: mx.array, sigma: float) -> tuple[mx.array, mx.array]:
         conds = self._prompts.conds(self.step)
-        texts = [*(cond for cond, _ in conds), self._prompts.uncond(self.step)]
-        *outs, uncond = self._outputs(x, sigma, texts)
-        weighted = [(out, w) for out, (_, w) in zip(outs, conds, strict=True)]
+        negative = self._prompts.uncond(self.step)
+        seen, blind = self._start.concat, self._start.blind
+        calls = [*((cond, seen) for cond, _ in conds), (negative, seen)]
+        if seen is not None and self._image_scale != 1:
+            calls.append((negative, blind))
+        outs = self._outputs(x, sigma, calls)
+        weighted = [(out, w) for out, (_, w) in zip(outs, conds, strict=False)]
+        uncond, *unseen = outs[len(conds) :]
         out = cfg(weighted, uncond, self._scale)
-        return self._prediction.x0(out, x, sigma), self._prediction.x0(uncond, x, sigma)
+        for blind in unseen:
+            out = out + picture_cfg(uncond, blind, self._image_scale)
+        return self._x0(out, x, sigma), self._x0(uncond, x, sigma)
+
+    def _x0(self, out: mx.array, x: mx.array, sigma: float) -> mx.array:
+        return self._start.blend(self._prediction.x0(out, x, sigma))
 
     def _outputs(
-        self, x: mx.array, sigma: float, texts: list[Conditioning]
+        self,
+        x: mx.array,
+        sigma: float,
+        calls: list[tuple[Conditioning, mx.array | None]],
     ) -> list[mx.array]:
-        """What the UNet puts out for each text; in one batch if they are as long."""
+        """What the UNet puts out for each text and what it is shown behind the latent;
+        in one batch if the texts are as long."""
+        texts = [text for text, _ in calls]
         if len({text.context.shape for text in texts}) > 1:
-            return [self._outputs(x, sigma, [text])[0] for text in texts]
+            return [self._outputs(x, sigma, [call])[0] for call in calls]
         count, t = len(texts), self._levels.t(sigma)
-        shown = self._prediction.scale_input(x, sigma).astype(self._dtype)
+        shown = mx.repeat(self._prediction.scale_input(x, sigma), count, axis=0)
+        if pictures := [picture for _, picture in calls if picture is not None]:
+            shown = mx.concatenate([shown, mx.concatenate(pictures)], axis=-1)
         vectors = [text.vector for text in texts if text.vector is not None]
         out = self._unet(
-            mx.repeat(shown, count, axis=0),
+            shown.astype(self._dtype),
             mx.full((count,), t),
             mx.concatenate([text.context for text in texts]),
             mx.concatenate(vectors) if vectors else None,

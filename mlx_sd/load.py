@@ -85,7 +85,7 @@ class Source:
     def family(self) -> Family:
         """Raises: CheckpointError for a model that we cannot run."""
         kind = self.kind
-        if kind.base not in FAMILIES or kind.variant == "other" or kind.task:
+        if kind.base not in FAMILIES or "other" in (kind.variant, kind.task):
             known = ", ".join(family.name for family in FAMILIES.values())
             raise CheckpointError(
                 f"{self.path}: {kind.name} models do not run yet; {known} ones do"

@@ -15,6 +15,7 @@ from PIL import Image
 
 from . import backend
 from ._version import __version__
+from .canvas import size_of
 from .codec import Codec
 from .convert.type_rules import TypeRules
 from .denoiser import Denoiser, Prompts
@@ -29,6 +30,7 @@ from .models.unet import UNet
 from .quantize import parse_rules
 from .request import Request
 from .sampling.samplers import SAMPLERS
+from .start import check_pictures, image_scale, starting
 from .tokenizers import PromptPlan
 from .tokenizers.chunks import CHUNK
 from .walk import Walk
@@ -129,10 +131,18 @@ class Pipeline:
         walk = Walk(self.source, request)
         backend.prepare_for(self.source.parameters("unet"))
         prompts = self.prompts(request)
+        start = starting(request, self.source, self.codec, walk.draw(request.seed))
 
         unet = cast(UNet, self._model("unet"))
         denoiser = Denoiser(
-            unet, walk.prediction, walk.levels, prompts, request.cfg_scale, self.dtype
+            unet,
+            walk.prediction,
+            walk.levels,
+            prompts,
+            request.cfg_scale,
+            self.dtype,
+            start,
+            image_scale(request, self.source),
         )
         requests = [
             replace(request, seed=request.seed + i, batch_count=1)
@@ -140,7 +150,8 @@ class Pipeline:
         ]
         latents = []
         for i, single in enumerate(requests):
-            latents.append((yield from self._sample(i, single, walk, denoiser)))
+            sampling = self._sample(i, single, walk, denoiser, start.latent)
+            latents.append((yield from sampling))
 
         for single, latent in zip(requests, latents, strict=True):
             yield Picture(self.decode(latent), single, self)
@@ -154,22 +165,28 @@ class Pipeline:
             unet = cast(UNet, self._model("unet"))
             self.source.told = self.family.probe(unet, self.dtype)
             log.info("the UNet predicts %s, as it seems", self.source.told)
-        size = self.source.size()
+        own = self.source.size()
+        width, height = size_of(request, self.family.latent.reduction) or (own, own)
         last = (1 << 32) - request.batch_count
         seed = random.randrange(last) if request.seed < 0 else request.seed
         scheduler = request.scheduler
         if scheduler is None and request.sigmas is None:
-            own = SAMPLERS[request.sampling_method].scheduler
-            scheduler = own or self.source.prediction.scheduler
+            usual = SAMPLERS[request.sampling_method].scheduler
+            scheduler = usual or self.source.prediction.scheduler
         resolved = replace(
             request,
             seed=seed,
-            width=request.width or size,
-            height=request.height or size,
+            width=request.width or width,
+            height=request.height or height,
             scheduler=scheduler,
         )
         Walk(self.source, resolved)  # raises
+        check_pictures(resolved, self.source)
         return resolved
+
+    def steps(self, request: Request) -> int:
+        """How many steps each picture of a resolved request takes."""
+        return len(Walk(self.source, request).sigmas) - 1
 
     def prompts(self, request: Request) -> Prompts:
         """The prompts of a resolved request at each step, encoded.
@@ -262,22 +279,27 @@ class Pipeline:
         return self._models[part]
 
     def _sample(
-        self, image: int, request: Request, walk: Walk, denoiser: Denoiser
+        self,
+        image: int,
+        request: Request,
+        walk: Walk,
+        denoiser: Denoiser,
+        latent: mx.array | None,
     ) -> Generator[Progress, None, mx.array]:
         """Yields each step of a picture; returns its latent, (1, h, w, C)."""
-        denoiser.step = 0
-        for step in walk.steps(request.seed, denoiser):
+        denoiser.step, steps = 0, len(walk.sigmas) - 1
+        for step in walk.steps(request.seed, denoiser, latent):
             number, x = step.index + 1, step.x
             mx.eval(x, step.denoised)
             if not mx.isfinite(x).all():
                 raise SDError(
-                    f"step {number} of {request.steps} gave values that are no numbers;"
+                    f"step {number} of {steps} gave values that are no numbers;"
                     " try again with --dtype f32"
                 )
             yield Progress(
                 image,
                 number,
-                request.steps,
+                steps,
                 step.sigma,
                 step.denoised,
                 x,

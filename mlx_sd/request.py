@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, unknown
+from .image import ImageLike, settled, uri
 from .sampling.names import resolve_sampler, resolve_scheduler
 from .sampling.noise import RNGS
 from .sampling.samplers import check
@@ -15,6 +16,7 @@ from .sampling.schedules import check_sigmas
 SEEDS = 1 << 64
 MOST = {"width": 1 << 15, "height": 1 << 15, "steps": 10_000, "batch_count": 100_000}
 BACKTRACK = 74  # tokens, the most that comma_padding_backtrack can be
+PICTURES = ("init_img", "mask", "ref_image")  # fields that hold one
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,15 @@ class Request:
     sampler_rng: str | None = None  # for the noise in steps; None: `rng` goes on
     clip_skip: int | None = None  # 1: the last layer, 2: the one before; None: family's
     comma_padding_backtrack: int = 0  # tokens; see ClipTokenizer.chunks
+    init_img: ImageLike | None = None  # the picture to start from
+    strength: float = 0.75  # how much of the way from noise is walked with init_img
+    mask: ImageLike | None = None  # of init_img: white is repainted; None: all of it
+    ref_image: ImageLike | None = None  # the picture that an editing model is to edit
+    img_cfg_scale: float | None = None  # how closely to keep to it; None: the family's
 
     def __post_init__(self) -> None:
         self._settle_sampling()
+        self._settle_pictures()
         for name, size in (("width", self.width), ("height", self.height)):
             if size is not None and (size < 8 or size % 8):
                 near = max(8, round(size / 8) * 8)
@@ -100,6 +108,17 @@ class Request:
         check(sampler, self.eta)
         self.sample_args()
 
+    def _settle_pictures(self) -> None:
+        for name in PICTURES:
+            object.__setattr__(self, name, settled(name, getattr(self, name)))
+        if self.mask is not None and self.init_img is None:
+            raise ConfigError("mask: is of a picture to start from; give init_img too")
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength {self.strength:g}: must be from 0 to 1")
+        scale = self.img_cfg_scale
+        if scale is not None and not 0 <= scale < float("inf"):
+            raise ConfigError(f"img_cfg_scale {scale:g}: must be at least 0")
+
     def sample_args(self) -> dict[str, float]:
         """`extra_sample_args` by name. Raises: ConfigError if it is malformed."""
         found: dict[str, float] = {}
@@ -115,8 +134,12 @@ class Request:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `Request(**request.to_dict()) == request`."""
-        return asdict(self)
+        """JSON-able; `Request(**request.to_dict()) == request`.
+
+        Pictures that are not in files become data URIs of PNG.
+        """
+        values = asdict(self)
+        return values | {name: uri(getattr(self, name)) for name in PICTURES}
 
 
 def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 
+import mlx.core as mx
+
+from .codec import Draw
 from .denoiser import Denoiser
 from .errors import ConfigError
 from .load import Source
 from .request import Request
-from .sampling.noise import generators, latent_noise
+from .sampling.noise import RNGS, generators, latent_noise
 from .sampling.samplers import SAMPLERS, Step, check, walk
 from .sampling.schedules import SCHEDULES, sigmas
 
@@ -34,6 +37,8 @@ class Walk:
         )
         args = request.sample_args()
         self.sigmas = self._levels(source, request, args)
+        if request.init_img is not None:
+            self.sigmas = last_levels(self.sigmas, request.strength)
         if self.prediction.flow and self.sigmas[0] > 1:
             raise ConfigError(
                 f"noise levels from {self.sigmas[0]:g}: those of a flow model are from "
@@ -60,11 +65,26 @@ class Walk:
             args={key: args.pop(key) for key in known if key in args},
         )
 
-    def steps(self, seed: int, denoiser: Denoiser) -> Iterator[Step]:
-        """Each step of a picture; nothing is computed before it is asked for."""
+    def draw(self, seed: int) -> Draw:
+        """The noise that pictures are encoded with; seeded as the first picture's."""
+        rng = RNGS[self._request.rng](seed)
+        return lambda: latent_noise(rng, *self._shape)
+
+    def steps(
+        self, seed: int, denoiser: Denoiser, latent: mx.array | None
+    ) -> Iterator[Step]:
+        """Each step of a picture; nothing is computed before it is asked for.
+
+        Args:
+            latent: (1, h, w, C) of the picture to start from; None: from noise alone.
+        """
         request = self._request
         initial, later = generators(request.rng, request.sampler_rng, seed)
-        x = latent_noise(initial, *self._shape) * self.sigmas[0]
+        x = latent_noise(initial, *self._shape)
+        if latent is None:
+            x = x * self.sigmas[0]
+        else:
+            x = self.prediction.noised(latent, x, self.sigmas[0])
         uncond = SAMPLERS[request.sampling_method].uncond
         return walk(
             request.sampling_method,
@@ -78,3 +98,13 @@ class Walk:
             seed=seed,
             args=self._args,
         )
+
+
+def last_levels(sigmas: list[float], strength: float) -> list[float]:
+    """The levels to walk from a picture that is noised to the first of them.
+
+    Of n steps the last ⌊n·strength⌋ and one more are taken, as in A1111 and
+    stable-diffusion.cpp; diffusers takes one fewer.
+    """
+    steps = len(sigmas) - 1
+    return sigmas[steps - min(int(steps * strength), steps - 1) - 1 :]

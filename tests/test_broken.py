@@ -65,9 +65,9 @@ BROKEN = {
     "UNet alone": (without(VAE, TEXT), "holds no vae; give one with --vae"),
     "no text encoder": (without(TEXT), "holds no clip_l"),
     "LoRA": (lora, "holds no UNet"),
-    "inpainting": (
-        instead(UNET + "input_blocks.0.0.weight", (64, 9, 3, 3)),
-        "SD 1.x Inpaint models do not run yet; SD 1.x, SD 2.x, ",
+    "no known task": (
+        instead(UNET + "input_blocks.0.0.weight", (64, 7, 3, 3)),
+        "SD 1.x (7 channels) models do not run yet; SD 1.x, SD 2.x, ",
     ),
     "SD 2's UNet alone": (linear, "holds no clip_h; give one with --clip_l"),
     "SDXL's UNet alone": (

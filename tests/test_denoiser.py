@@ -8,6 +8,7 @@ from mlx_sd.denoiser import Denoiser, Prompts
 from mlx_sd.families import Conditioning
 from mlx_sd.sampling.levels import scaled_linear
 from mlx_sd.sampling.prediction import Eps
+from mlx_sd.start import Start
 from mlx_sd.tokenizers import PromptPlan
 
 SIGMA = 3.0
@@ -42,7 +43,9 @@ def denoiser(prompt: str, scale: float, steps: int = 4, negative: str = ""):
     }
     network = Network()
     prompts = Prompts(positive, avoid, encoded, encoded)
-    return network, Denoiser(network, Eps, scaled_linear(), prompts, scale, mx.float32)
+    return network, Denoiser(
+        network, Eps, scaled_linear(), prompts, scale, mx.float32, Start()
+    )
 
 
 def out(text: str) -> np.ndarray:
@@ -73,7 +76,9 @@ def test_each_text_has_a_vector_of_its_own(length):
     )
     plans = PromptPlan.positive("cat", 4), PromptPlan.negative("dog", 4)
     prompts = Prompts(*plans, wanted, unwanted)
-    denoise = Denoiser(Network(), Eps, scaled_linear(), prompts, 7.0, mx.float32)
+    denoise = Denoiser(
+        Network(), Eps, scaled_linear(), prompts, 7.0, mx.float32, Start()
+    )
     cat, dog = out("cat") + 0.5, out("dog") - 0.25
     check(denoise(mx.array(X), SIGMA), x0(dog + 7 * (cat - dog)))
 

@@ -171,7 +171,7 @@ def paint(
     pipeline: Pipeline, jobs: list[Job], preview: Preview, metadata: bool, quiet: bool
 ) -> None:
     """Run the requests under one progress bar, saving each picture as it comes."""
-    total = sum(job.request.steps * len(job.paths) for job in jobs)
+    total = sum(pipeline.steps(job.request) * len(job.paths) for job in jobs)
     # The delay keeps the bar from the screen until there is a step to show.
     with tqdm(total=total, unit="it", disable=quiet, delay=1e-3) as bar:
         for job in jobs:

@@ -77,6 +77,28 @@ _FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
         str,
         "Random numbers of the noise that steps add.  [default: --rng's go on]",
     ),
+    (("-i", "--init-img"), str, "Picture to start from."),
+    (
+        ("--strength",),
+        float,
+        "How far to leave that picture: 0 hardly, 1 entirely.",
+    ),
+    (
+        ("--mask",),
+        str,
+        "Picture whose white says what of --init-img to repaint.",
+    ),
+    (
+        ("-r", "--ref-image"),
+        str,
+        "Picture to edit, for models that edit.  [default: --init-img]",
+    ),
+    (
+        ("--img-cfg-scale",),
+        float,
+        "How closely to keep to it, or to what surrounds the hole, for models that "
+        "edit or inpaint.  [default: 1.5 to edit, else 1]",
+    ),
     (
         ("--clip-skip",),
         int,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..request import Request
+from ..request import PICTURES, Request
 from . import infotext, settings
 
 JSON_KEY = "MLXSD"
@@ -33,6 +33,8 @@ def parameters(
     """
     record = request.to_dict()
     del record["batch_count"]  # a file holds one picture, with a seed of its own
+    for name in PICTURES:
+        del record[name]
     prompts = {name: record.pop(name) for name in ("prompt", "negative_prompt")}
     labels = settings.written(request)
     if model_hash is not None:

@@ -52,6 +52,8 @@ def written(request: Request) -> dict[str, str]:
     if values["scheduler"]:
         values["scheduler"] = SCHEDULES[values["scheduler"]].label
     values["size"] = f"{request.width}x{request.height}"
+    if request.init_img is None:
+        del values["strength"]
     for rng in ("rng", "sampler_rng"):
         if values.get(rng):
             values[rng] = _RNG_LABELS.get(values[rng], values[rng])

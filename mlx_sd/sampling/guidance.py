@@ -18,3 +18,16 @@ def cfg(
         several: Liu et al. 2022 (arXiv 2206.01714), eq. 11.
     """
     return uncond + sum((scale * weight) * (cond - uncond) for cond, weight in conds)
+
+
+def picture_cfg(uncond: mx.array, blind: mx.array, scale: float) -> mx.array:
+    """What to add to the result of `cfg` for a UNet that is shown a picture to edit.
+
+    Args:
+        uncond: the prediction for the negative prompt and the picture.
+        blind: that for the negative prompt without a picture.
+        scale: how closely to keep to the picture; 1 adds nothing.
+
+    Source: Brooks et al. 2022 (arXiv 2211.09800), eq. 3.
+    """
+    return (scale - 1) * (uncond - blind)
