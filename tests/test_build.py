@@ -18,6 +18,7 @@ from mlx_sd.convert.layouts import CONV
 from mlx_sd.convert.readers import Entry
 from mlx_sd.load import open_source
 from mlx_sd.nn.compact import Compact, CompactLinear
+from mlx_sd.nn.linear import Linear
 from mlx_sd.quantize import hold, parse_rules
 
 PARTS = ("unet", "vae", "clip_l")
@@ -95,7 +96,7 @@ def test_the_rows_of_a_fused_tensor_stay_packed():
     expected = np.array(DTYPES["Q8_0"].decode(raw)).reshape(values.shape)
     for i, letter in enumerate("qkv"):
         held = hold(parameters[f"layers.0.attn.{letter}.weight"], "Q8_0", mx.float32)
-        layer = CompactLinear(nn.Linear(64, 64), held)
+        layer = CompactLinear(Linear(64, 64), held)
         np.testing.assert_array_equal(np.array(layer.dense(mx.float32)), expected[i])
 
 

@@ -8,7 +8,7 @@ PACKAGE = TESTS.parent / "mlx_sd"
 
 _ORDER = (
     ("errors", "_version", "blas"),
-    ("backend",),
+    ("backend", "kernels"),
     ("sampling", "tokenizers", "folder"),
     ("nn",),
     ("models",),

@@ -17,12 +17,13 @@ from mlx_sd.convert.ggml.packed import PACKABLE
 from mlx_sd.convert.layouts import CONV, POINT, ROWS, SAME, TRANSPOSED, Layout
 from mlx_sd.convert.readers import Entry
 from mlx_sd.nn.compact import COMPACT, Compact, unpack
+from mlx_sd.nn.linear import Conv2d, Linear
 from mlx_sd.quantize import held_type, hold, parse_rules
 
 GOLDEN = Path(__file__).parent / "golden"
 BLOCKS = np.load(GOLDEN / "ggml.npz")
 QUANTIZED = np.load(GOLDEN / "quantizers.npz")
-LINEAR, CONVOLUTION = nn.Linear(64, 8), nn.Conv2d(64, 8, 3)
+LINEAR, CONVOLUTION = Linear(64, 8), Conv2d(64, 8, 3)
 
 
 def parameter(
@@ -53,7 +54,7 @@ def dense(layer: nn.Module, held: dict[str, mx.array]) -> np.ndarray:
 def test_blocks_of_a_file_have_the_values_that_gguf_gives_them(name):
     raw, expected = BLOCKS[f"{name}_sane_raw"], BLOCKS[f"{name}_sane_values"]
     held = hold(parameter(raw, name, expected.shape), name, mx.float32)
-    values = dense(nn.Linear(512, 4), held)
+    values = dense(Linear(512, 4), held)
     if name.endswith("_K"):  # their scales are rounded to float16, says pack
         largest = np.abs(expected).max()
         assert np.abs(values - expected).max() <= 2.0**-11 * 3 * largest + 2.0**-20
@@ -65,7 +66,7 @@ def test_blocks_of_a_file_have_the_values_that_gguf_gives_them(name):
 def test_what_is_quantised_here_has_the_values_of_ggufs_blocks(name):
     rows, blocks = edge_rows(), QUANTIZED[name]
     fit = np.abs(rows).max(axis=1) < 6e4  # beyond, so are scales
-    layer, shape = nn.Linear(256, int(fit.sum())), rows[fit].shape
+    layer, shape = Linear(256, int(fit.sum())), rows[fit].shape
     held = hold(parameter(rows[fit], "F32", shape), name, mx.float32)
     expected = hold(parameter(blocks[fit], name, shape), name, mx.float32)
     np.testing.assert_array_equal(dense(layer, held), dense(layer, expected))
@@ -149,8 +150,8 @@ ROUNDING = {mx.float32: 1e-5, mx.float16: 4e-3, mx.bfloat16: 3e-2}  # a few last
 @pytest.mark.parametrize("kind", ["linear", "convolution"])
 def test_a_layer_computes_what_one_with_dense_weights_does(kind, wanted, dtype):
     new = {
-        "linear": lambda: nn.Linear(64, 8),
-        "convolution": lambda: nn.Conv2d(64, 8, 3),
+        "linear": lambda: Linear(64, 8),
+        "convolution": lambda: Conv2d(64, 8, 3),
     }
     layer = new[kind]()
     layer.bias = mx.arange(8).astype(dtype)

@@ -7,18 +7,15 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
 from ..errors import ConfigError
 from ..nn.attention import Attention
-
-
-def quick_gelu(x: mx.array) -> mx.array:
-    """OpenAI's approximation: x·sigmoid(1.702 x)."""
-    return x * mx.sigmoid(1.702 * x)
-
+from ..nn.linear import Linear
+from ..nn.norm import LayerNorm
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "quick_gelu": quick_gelu,
-    "gelu": nn.gelu,
+    "quick_gelu": kernels.quick_gelu,
+    "gelu": kernels.gelu,
 }
 
 
@@ -54,11 +51,11 @@ class ClipLayer(nn.Module):
     def __init__(self, config: ClipConfig):
         super().__init__()
         width = config.width
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
         self.attn = Attention(width, width, config.heads, bias=True)
-        self.norm2 = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, config.mlp_width)
-        self.fc2 = nn.Linear(config.mlp_width, width)
+        self.norm2 = LayerNorm(width)
+        self.fc1 = Linear(width, config.mlp_width)
+        self.fc2 = Linear(config.mlp_width, width)
         self._activation = ACTIVATIONS[config.activation]
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -78,9 +75,9 @@ class ClipText(nn.Module):
         self.token = nn.Embedding(config.vocabulary, config.width)
         self.position = nn.Embedding(config.positions, config.width)
         self.layers = [ClipLayer(config) for _ in range(config.layers)]
-        self.final_norm = nn.LayerNorm(config.width)
+        self.final_norm = LayerNorm(config.width)
         if config.projection is not None:
-            self.projection = nn.Linear(config.width, config.projection, bias=False)
+            self.projection = Linear(config.width, config.projection, bias=False)
 
     def __call__(
         self,

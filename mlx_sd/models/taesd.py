@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..nn.linear import Conv2d, Linear
 from ..nn.norm import GroupNorm
-from ..nn.resample import nearest
 
 STAGES = 3  # halvings of the picture's size
 BLOCKS = 3  # in each stage
@@ -36,9 +36,9 @@ class Pool(nn.Module):
 
     def __init__(self, width: int, inner: int):
         super().__init__()
-        self.widen = nn.Linear(width, inner, bias=False)
+        self.widen = Linear(width, inner, bias=False)
         self.norm = GroupNorm(inner, eps=1e-5, groups=4)
-        self.narrow = nn.Linear(inner, width, bias=False)
+        self.narrow = Linear(inner, width, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.narrow(nn.relu(self.norm(self.widen(x))))
@@ -51,7 +51,7 @@ class Block(nn.Module):
         super().__init__()
         if pool_width is not None:
             self.pool = Pool(width, pool_width)
-        self.convs = [nn.Conv2d(width, width, 3, padding=1) for _ in range(3)]
+        self.convs = [Conv2d(width, width, 3, padding=1) for _ in range(3)]
 
     def __call__(self, x: mx.array) -> mx.array:
         if "pool" in self:
@@ -68,7 +68,7 @@ class Stage(nn.Module):
     def __init__(self, width: int, stride: int, pool_width: int | None):
         super().__init__()
         self.blocks = [Block(width, pool_width) for _ in range(BLOCKS)]
-        self.resample = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.resample = Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         for block in self.blocks:
@@ -80,11 +80,11 @@ class Encoder(nn.Module):
     def __init__(self, config: CoderConfig, channels: int, latent_channels: int):
         super().__init__()
         width = config.width
-        self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
+        self.conv_in = Conv2d(channels, width, 3, padding=1)
         self.block = Block(width, pool_width=None)
         pools = [None] * (STAGES - 1) + [config.pool_width]
         self.stages = [Stage(width, stride=2, pool_width=pool) for pool in pools]
-        self.conv_out = nn.Conv2d(width, latent_channels, 3, padding=1)
+        self.conv_out = Conv2d(width, latent_channels, 3, padding=1)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.block(self.conv_in(x))
@@ -97,18 +97,17 @@ class Decoder(nn.Module):
     def __init__(self, config: CoderConfig, channels: int, latent_channels: int):
         super().__init__()
         width = config.width
-        self.conv_in = nn.Conv2d(latent_channels, width, 3, padding=1)
+        self.conv_in = Conv2d(latent_channels, width, 3, padding=1)
         pools = [config.pool_width] + [None] * (STAGES - 1)
         self.stages = [Stage(width, stride=1, pool_width=pool) for pool in pools]
         self.block = Block(width, pool_width=None)
-        self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
+        self.conv_out = Conv2d(width, channels, 3, padding=1)
 
     def __call__(self, z: mx.array) -> mx.array:
         x = nn.relu(self.conv_in(_LIMIT * mx.tanh(z / _LIMIT)))
         for stage in self.stages:
             x = stage(x)
-            _, H, W, _ = x.shape
-            x = stage.resample(nearest(x, 2 * H, 2 * W))
+            x = stage.resample.upsampling(x)
             mx.eval(x)  # maps grow fourfold: never hold those of several stages
         return self.conv_out(self.block(x))
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
 from ..errors import ConfigError
 from ..nn.attention import Attention
 from ..nn.embed import EmbeddingMLP, timestep_embedding
-from ..nn.norm import GroupNorm
+from ..nn.linear import Conv2d, Linear
+from ..nn.norm import GroupNorm, LayerNorm
 from ..nn.resample import Downsample, Upsample
 from ..nn.resblock import ResBlock
 
@@ -62,12 +64,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.proj_in = nn.Linear(width, 2 * hidden)
-        self.proj_out = nn.Linear(hidden, width)
+        self.proj_in = Linear(width, 2 * hidden)
+        self.proj_out = Linear(hidden, width)
 
     def __call__(self, x: mx.array) -> mx.array:
-        value, gate = mx.split(self.proj_in(x), 2, axis=-1)
-        return self.proj_out(value * nn.gelu(gate))
+        return self.proj_out(kernels.geglu(self.proj_in(x)))
 
 
 class TransformerLayer(nn.Module):
@@ -80,11 +81,11 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self._only_cross = only_cross
         source_width = context_width if only_cross else width
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
         self.self_attn = Attention(width, source_width, heads, bias=False)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = LayerNorm(width)
         self.cross_attn = Attention(width, context_width, heads, bias=False)
-        self.norm3 = nn.LayerNorm(width)
+        self.norm3 = LayerNorm(width)
         self.ff = FeedForward(width, 4 * width)
 
     def __call__(self, x: mx.array, context: mx.array) -> mx.array:
@@ -101,12 +102,12 @@ class SpatialTransformer(nn.Module):
         width, heads = config.widths[level], config.heads[level]
         only_cross = config.only_cross[level]
         self.norm = GroupNorm(width, eps=1e-6)
-        self.proj_in = nn.Linear(width, width)
+        self.proj_in = Linear(width, width)
         self.layers = [
             TransformerLayer(width, heads, config.context_width, only_cross)
             for _ in range(depth)
         ]
-        self.proj_out = nn.Linear(width, width)
+        self.proj_out = Linear(width, width)
 
     def __call__(self, x: mx.array, context: mx.array) -> mx.array:
         B, H, W, C = x.shape
@@ -157,7 +158,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths, last = config.widths, len(config.widths) - 1
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time = EmbeddingMLP(widths[0], config.time_width)
         if config.vector_width is not None:
             self.vector = EmbeddingMLP(config.vector_width, config.time_width)
@@ -186,7 +187,7 @@ class UNet(nn.Module):
             self.up.append(level)
 
         self.norm_out = GroupNorm(widths[0], eps=1e-5)
-        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def __call__(
         self,
@@ -237,4 +238,4 @@ class UNet(nn.Module):
                 # A size that no power of two divides was rounded up on the way down.
                 h = level.upsample(h, size=skips[-1].shape[1:3])
 
-        return self.conv_out(nn.silu(self.norm_out(h)))
+        return self.conv_out(self.norm_out(h, silu=True))

@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..nn.attention import Attention
+from ..nn.linear import Conv2d, Linear
 from ..nn.norm import GroupNorm
 from ..nn.resample import Downsample, Upsample
 from ..nn.resblock import ResBlock
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
     def __init__(self, config: CoderConfig, channels: int, out_channels: int):
         super().__init__()
         widths = config.widths
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(channels, widths[0], 3, padding=1)
         self.levels = []
         for i, width in enumerate(widths):
             level = Level(widths[max(i - 1, 0)], width, config.blocks)
@@ -86,13 +87,13 @@ class Encoder(nn.Module):
             self.levels.append(level)
         self.mid = MidBlock(widths[-1])
         self.norm_out = GroupNorm(widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.conv_in(x)
         for level in self.levels:
             x = level(x)
-        return self.conv_out(nn.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(self.norm_out(self.mid(x), silu=True))
 
 
 class Decoder(nn.Module):
@@ -101,7 +102,7 @@ class Decoder(nn.Module):
     def __init__(self, config: CoderConfig, channels: int, in_channels: int):
         super().__init__()
         widths = config.widths
-        self.conv_in = nn.Conv2d(in_channels, widths[-1], 3, padding=1)
+        self.conv_in = Conv2d(in_channels, widths[-1], 3, padding=1)
         self.mid = MidBlock(widths[-1])
         self.levels = []
         for i, width in enumerate(widths):
@@ -110,7 +111,7 @@ class Decoder(nn.Module):
                 level.resample = Upsample(width)
             self.levels.append(level)
         self.norm_out = GroupNorm(widths[0], EPS)
-        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[0], channels, 3, padding=1)
 
     def __call__(self, z: mx.array) -> mx.array:
         x = self.mid(self.conv_in(z))
@@ -119,7 +120,7 @@ class Decoder(nn.Module):
             # Maps grow fourfold from level to level: without this, MLX holds those of
             # several levels at once.
             mx.eval(x)
-        return self.conv_out(nn.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x, silu=True))
 
 
 class AutoencoderKL(nn.Module):
@@ -130,9 +131,9 @@ class AutoencoderKL(nn.Module):
         if config.encoder is not None:
             self.encoder = Encoder(config.encoder, config.channels, 2 * latent)
             if config.quant:
-                self.quant = nn.Linear(2 * latent, 2 * latent)
+                self.quant = Linear(2 * latent, 2 * latent)
         if config.quant:
-            self.post_quant = nn.Linear(latent, latent)
+            self.post_quant = Linear(latent, latent)
         self.decoder = Decoder(config.decoder, config.channels, latent)
 
     def encode(self, image: mx.array) -> Moments:

@@ -3,11 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-
-def split_heads(x: mx.array, heads: int) -> mx.array:
-    """(B, L, N·K) → (B, N, L, K)"""
-    B, L, D = x.shape
-    return x.reshape(B, L, heads, D // heads).transpose(0, 2, 1, 3)
+from .. import kernels
+from .linear import Linear
 
 
 class Attention(nn.Module):
@@ -15,22 +12,16 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, context_width: int, heads: int, bias: bool):
         super().__init__()
-        self.q = nn.Linear(width, width, bias=bias)
-        self.k = nn.Linear(context_width, width, bias=bias)
-        self.v = nn.Linear(context_width, width, bias=bias)
-        self.out = nn.Linear(width, width)
+        self.q = Linear(width, width, bias=bias)
+        self.k = Linear(context_width, width, bias=bias)
+        self.v = Linear(context_width, width, bias=bias)
+        self.out = Linear(width, width)
         self._heads = heads
 
     def __call__(
         self, x: mx.array, context: mx.array | None = None, mask: str | None = None
     ) -> mx.array:
         """(B, L, D), context (B, M, E) → (B, L, D)"""
-        B, L, D = x.shape
         context = x if context is None else context
-        q, k, v = (
-            split_heads(y, self._heads)
-            for y in (self.q(x), self.k(context), self.v(context))
-        )
-        scale = (D // self._heads) ** -0.5
-        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-        return self.out(h.transpose(0, 2, 1, 3).reshape(B, L, D))
+        q, k, v = self.q(x), self.k(context), self.v(context)
+        return self.out(kernels.attention(q, k, v, self._heads, mask))

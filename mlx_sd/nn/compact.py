@@ -13,6 +13,9 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
+from .linear import Conv2d, Linear
+
 GROUP = 32  # integers in a row that share a scale and a bias
 
 Weights = dict[str, mx.array]  # "weight", and if that is packed "scales" and "biases"
@@ -25,7 +28,7 @@ class Compact(nn.Module):
     (rows, K/32) float16.
     """
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, weights: Weights):
+    def __init__(self, layer: Linear | Conv2d, weights: Weights):
         super().__init__()
         self._shape = layer.weight.shape
         if "bias" in layer:
@@ -66,24 +69,26 @@ class CompactLinear(Compact):
                 bits=self._bits(),
             )
             return y + self.bias if "bias" in self else y
-        weight = self.dense(x.dtype).T
-        return mx.addmm(self.bias, x, weight) if "bias" in self else x @ weight
+        return kernels.linear(x, self.dense(x.dtype), self.get("bias"))
 
 
 class CompactConv2d(Compact):
-    def __init__(self, layer: nn.Conv2d, weights: Weights):
+    def __init__(self, layer: Conv2d, weights: Weights):
         super().__init__(layer, weights)
-        self._how = layer.stride, layer.padding, layer.dilation, layer.groups
+        self._how = layer._how
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, I) → (B, H', W', O)"""
-        y = mx.conv2d(x, self.dense(x.dtype), *self._how)
-        return y + self.bias if "bias" in self else y
+        return kernels.conv(x, self.dense(x.dtype), self.get("bias"), *self._how)
+
+    def upsampling(self, x: mx.array) -> mx.array:
+        """As above, of x with each pixel four times; for a size of 3 alone."""
+        return kernels.upsample_conv(x, self.dense(x.dtype), self.get("bias"))
 
 
 COMPACT: dict[type[nn.Module], type[Compact]] = {
-    nn.Linear: CompactLinear,
-    nn.Conv2d: CompactConv2d,
+    Linear: CompactLinear,
+    Conv2d: CompactConv2d,
 }
 
 

@@ -5,6 +5,9 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
+from .linear import Linear
+
 
 def timestep_embedding(
     t: mx.array, width: int, max_period: float = 10_000.0
@@ -35,7 +38,7 @@ class EmbeddingMLP(nn.Module):
 
     def __init__(self, width_in: int, width: int):
         super().__init__()
-        self.layers = [nn.Linear(width_in, width), nn.Linear(width, width)]
+        self.layers = [Linear(width_in, width), Linear(width, width)]
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.layers[1](nn.silu(self.layers[0](x)))
+        return self.layers[1](kernels.silu(self.layers[0](x)))

@@ -3,6 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
+from .linear import Conv2d
+
 
 def nearest(x: mx.array, height: int, width: int) -> mx.array:
     """(B, H, W, C) → (B, height, width, C): pixel ⌊i·H/height⌋ of each axis."""
@@ -19,12 +21,14 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def __call__(self, x: mx.array, size: tuple[int, int] | None = None) -> mx.array:
         """(B, H, W, C) → (B, height, width, C); size is (2H, 2W) if not given."""
-        height, width = size or (2 * x.shape[1], 2 * x.shape[2])
-        return self.conv(nearest(x, height, width))
+        _, H, W, _ = x.shape
+        if size is None or size == (2 * H, 2 * W):
+            return self.conv.upsampling(x)
+        return self.conv(nearest(x, *size))
 
 
 class Downsample(nn.Module):
@@ -36,7 +40,7 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, one_sided: bool):
         super().__init__()
         padding = 0 if one_sided else 1
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+        self.conv = Conv2d(channels, channels, 3, stride=2, padding=padding)
         self._one_sided = one_sided
 
     def __call__(self, x: mx.array) -> mx.array:

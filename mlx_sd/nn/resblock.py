@@ -3,6 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
+from .linear import Conv2d, Linear
 from .norm import GroupNorm
 
 
@@ -18,18 +20,18 @@ class ResBlock(nn.Module):
     ):
         super().__init__()
         self.norm1 = GroupNorm(channels_in, eps)
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
+        self.conv1 = Conv2d(channels_in, channels, 3, padding=1)
         if emb_width is not None:
-            self.emb = nn.Linear(emb_width, channels)
+            self.emb = Linear(emb_width, channels)
         self.norm2 = GroupNorm(channels, eps)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = Conv2d(channels, channels, 3, padding=1)
         if channels_in != channels:
-            self.skip = nn.Linear(channels_in, channels)  # a 1x1 convolution
+            self.skip = Linear(channels_in, channels)  # a 1x1 convolution
 
     def __call__(self, x: mx.array, emb: mx.array | None = None) -> mx.array:
         """(B, H, W, C_in), emb (B, D) → (B, H, W, C)"""
-        h = self.conv1(nn.silu(self.norm1(x)))
+        h = self.conv1(self.norm1(x, silu=True))
         if emb is not None:
-            h = h + self.emb(nn.silu(emb))[:, None, None]
-        h = self.conv2(nn.silu(self.norm2(h)))
+            h = h + self.emb(kernels.silu(emb))[:, None, None]
+        h = self.conv2(self.norm2(h, silu=True))
         return h + (self.skip(x) if "skip" in self else x)

@@ -1,0 +1,119 @@
+"""Every variant of an operation against its reference, which parity tests cover."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_sd.kernels import OPERATIONS
+from mlx_sd.kernels.dispatch import Operation, Variant, backend
+
+# ‖variant - reference‖ / ‖reference‖, the latter in float32; a type rounds at half that
+BOUNDS = {mx.float32: 1e-5, mx.float16: 2e-3, mx.bfloat16: 1.6e-2}
+
+# operation → arguments: a tuple is the shape of an array
+CASES = {
+    "attention": [
+        ((2, 64, 40), (2, 64, 40), (2, 64, 40), 1),
+        ((2, 100, 320), (2, 77, 320), (2, 77, 320), 8),
+        ((1, 577, 80), (1, 577, 80), (1, 577, 80), 2),
+        ((1, 65, 512), (1, 65, 512), (1, 65, 512), 1),
+        ((3, 7, 24), (3, 1, 24), (3, 1, 24), 3),
+        ((1, 77, 128), (1, 77, 128), (1, 77, 128), 2, "causal"),
+    ],
+    "conv": [
+        ((2, 16, 16, 32), (64, 3, 3, 32), (64,)),
+        ((1, 13, 7, 5), (3, 3, 3, 5), (3,)),
+        ((1, 33, 34, 48), (40, 3, 3, 48)),
+        ((2, 9, 12, 17), (19, 3, 3, 17), (19,), 2, 1),
+        ((1, 11, 12, 17), (19, 3, 3, 17), (19,), 2, 0),
+        ((1, 6, 5, 8), (12, 1, 1, 8), (12,), 1, 0),
+    ],
+    "geglu": [((2, 5, 64),), ((1, 333, 2560),)],
+    "gelu": [((5, 7),), ((1, 77, 3072),)],
+    "group_norm": [
+        ((2, 8, 8, 32), (32,), (32,), 32, 1e-5),
+        ((1, 13, 7, 96), (96,), (96,), 32, 1e-6, True),
+        ((3, 1, 1, 40), (40,), (40,), 4, 1e-5, True),
+        ((2, 65, 63, 320), (320,), (320,), 32, 1e-5, True),
+    ],
+    "layer_norm": [
+        ((2, 9, 320), (320,), (320,), 1e-5),
+        ((1, 3, 7), (7,), (7,), 1e-5),
+    ],
+    "linear": [
+        ((2, 65, 40), (24, 40), (24,)),
+        ((3, 7), (5, 7)),
+        ((1, 130, 320), (333, 320), (333,)),
+    ],
+    "quick_gelu": [((5, 7),), ((1, 77, 3072),)],
+    "silu": [((5, 7),), ((2, 65, 1281),)],
+    "upsample_conv": [
+        ((2, 8, 8, 32), (48, 3, 3, 32), (48,)),
+        ((1, 7, 13, 5), (3, 3, 3, 5), (3,)),
+    ],
+}
+
+
+def arguments(case: tuple, dtype: mx.Dtype, weights: mx.Dtype) -> list:
+    """Arrays of normal numbers; a second one and those after it are weights."""
+    rng = np.random.default_rng(0)
+    made: list = []
+    for i, value in enumerate(case):
+        if isinstance(value, tuple):
+            array = rng.standard_normal(value, dtype=np.float32)
+            value = mx.array(array).astype(weights if i else dtype)
+        made.append(value)
+    return made
+
+
+def error(ours: mx.array, reference: mx.array) -> float:
+    a, b = (np.array(x.astype(mx.float32), np.float64) for x in (ours, reference))
+    assert a.shape == b.shape
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def test_every_operation_has_cases():
+    assert OPERATIONS.keys() == CASES.keys()
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_variants_agree_with_the_reference(name, dtype):
+    operation, here = OPERATIONS[name], backend()
+    for case in CASES[name]:
+        args = arguments(case, dtype, dtype)
+        wide = [a.astype(mx.float32) if isinstance(a, mx.array) else a for a in args]
+        expected = operation.reference(*wide)
+        found = {"chosen": operation(*args)}
+        for variant in operation.variants:
+            if variant.backend == here and variant.fits(*args):
+                found[variant.run.__name__] = variant.run(*args)
+        for which, ours in found.items():
+            assert ours.dtype == dtype, (which, case)
+            assert error(ours, expected) < BOUNDS[dtype], (which, case)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv", "upsample_conv"])
+def test_weights_may_be_of_another_type(name):
+    for case in CASES[name]:
+        args = arguments(case, mx.float32, mx.float16)
+        wide = [a.astype(mx.float32) if isinstance(a, mx.array) else a for a in args]
+        ours = OPERATIONS[name](*args)
+        assert ours.dtype == mx.float32
+        assert error(ours, OPERATIONS[name].reference(*wide)) < BOUNDS[mx.float32]
+
+
+def test_the_first_variant_that_fits_is_chosen():
+    def plus(amount: int):
+        return lambda x: x + amount
+
+    small, any_ = (lambda x: x.size < 3), (lambda x: True)
+    operation = Operation(
+        plus(1),
+        Variant("elsewhere", any_, plus(2)),
+        Variant(backend(), small, plus(3)),
+        Variant(backend(), lambda x: x.size < 5, plus(4)),
+    )
+    assert operation(mx.zeros(2)).tolist() == [3, 3]
+    assert operation(mx.zeros(4)).tolist() == [4] * 4
+    assert operation(mx.zeros(6)).tolist() == [1] * 6
