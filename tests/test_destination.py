@@ -12,6 +12,7 @@ import checkpoints
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from process import python
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
@@ -221,18 +222,16 @@ def test_a_type_that_gguf_lacks_is_left_out_with_a_notice(tmp_path, caplog):
 
 
 MEASURE = """
-import resource, sys
+import sys
+from process import peak
 from mlx_sd.convert import convert
-unit = 1 if sys.platform == "darwin" else 1024
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 convert(sys.argv[1], sys.argv[2], type="q8_0")
-print(unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+print(peak() - before)
 """
 
 
 def test_memory_holds_no_more_than_a_tensor_and_some_pieces(tmp_path):
     shapes = {f"{i}.weight": (1024, 12288) for i in range(6)}  # 50 MB each
     source = checkpoints.hollow(tmp_path / "a.safetensors", shapes, "F32")
-    command = [sys.executable, "-c", MEASURE, str(source), str(tmp_path / "b.gguf")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert int(done.stdout) < 100e6
+    assert int(python("-c", MEASURE, source, tmp_path / "b.gguf")) < 100e6

@@ -1,9 +1,7 @@
 """Broken and hostile files end in one error, soon, in little memory; none runs."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,24 +10,12 @@ from re import escape, fullmatch
 import checkpoints
 import pytest
 from hostile import calls, examine
+from process import HERE, python
 
 from mlx_sd import CheckpointError
 from mlx_sd.load import open_source
 
-HERE = Path(__file__).parent
 FINDINGS = sorted((HERE / "fuzz/findings").iterdir())
-
-
-def python(*arguments: str | Path, cwd: Path = HERE) -> str:
-    """What another Python prints that finds these tests and the package."""
-    paths = os.pathsep.join(map(str, (HERE, HERE.parent)))
-    environment = {**os.environ, "PYTHONPATH": paths}
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True
-    )
-    assert not done.returncode, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 import time
 
 import checkpoints
@@ -14,6 +12,7 @@ import pytest
 import seeded
 from click.testing import CliRunner
 from digest import digests
+from process import python
 from safetensors.numpy import save_file
 
 from mlx_sd import CheckpointError
@@ -143,14 +142,11 @@ def test_the_folder_knows_the_models_own_picture_size(folder, small):
 
 
 MEASURE = """
-import resource, sys, time
+import sys, time
 import mlx.core as mx
+from process import peak
 from mlx.utils import tree_flatten
 from mlx_sd.load import open_source
-
-def peak():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 before, start = peak(), time.process_time()
 source = open_source(sys.argv[1])
@@ -165,9 +161,7 @@ print(opening, peak() - before, size)
 
 def measure(*arguments) -> list[float]:
     """CPU seconds to open, bytes by which memory peaked, bytes of weights built."""
-    command = [sys.executable, "-c", MEASURE, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [float(number) for number in done.stdout.split()]
+    return [float(number) for number in python("-c", MEASURE, *arguments).split()]
 
 
 def test_opening_reads_the_header_alone(tmp_path):

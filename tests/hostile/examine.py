@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from click.testing import CliRunner
+from process import peak
 
 from mlx_sd import CheckpointError
 from mlx_sd.cli import main as command
@@ -22,16 +23,10 @@ SECONDS = 2  # of the processor, for each file
 MEGABYTES = 300  # above what the process has before, in all
 _MAX_READ = 16 << 20  # bytes of the tensors that are read
 _MAX_HELD = 1 << 31  # bytes that MLX might hold; more must be refused
-_UNIT = 1 if sys.platform == "darwin" else 1 << 10  # of ru_maxrss
 
 
 class OverLimit(BaseException):
     """Not an Exception, so that nobody handles it."""
-
-
-def peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 
 
 @contextlib.contextmanager
