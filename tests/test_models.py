@@ -5,7 +5,6 @@ import gc
 import mlx.core as mx
 import parity
 import pytest
-import seeded
 
 from mlx_sd.load import open_source
 
@@ -13,23 +12,27 @@ from mlx_sd.load import open_source
 BOUNDS = {mx.float32: 1e-4, mx.float16: 1e-2}
 
 
-@pytest.fixture(
-    scope="module", params=["small", pytest.param("full", marks=pytest.mark.full)]
-)
+full, slow = pytest.mark.full, pytest.mark.slow
+CASES = [
+    pytest.param("small", mx.float32, id="small-f32"),
+    pytest.param("small", mx.float16, id="small-f16"),
+    pytest.param("full", mx.float32, id="full-f32", marks=full),
+    # Scalar code on a CPU, and more than a minute of it.
+    pytest.param("full", mx.float16, id="full-f16", marks=[full, slow]),
+]
+
+
+@pytest.fixture(scope="module")
 def size(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def source(size, tmp_path_factory, full_checkpoint):
-    if size == "full":
-        return open_source(full_checkpoint())
-    path = tmp_path_factory.mktemp("small") / "small.safetensors"
-    seeded.save(path, seeded.small_shapes())
-    return open_source(path)
+def source(size, small, full_checkpoint):
+    return open_source(full_checkpoint() if size == "full" else small)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS, ids=["f32", "f16"])
+@pytest.mark.parametrize("size, dtype", CASES, indirect=["size"])
 @pytest.mark.parametrize("component", parity.COMPONENTS)
 def test_component_matches_its_reference(component, dtype, size, source):
     errors = list(parity.COMPONENTS[component](source, size, dtype))
