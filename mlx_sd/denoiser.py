@@ -1,17 +1,22 @@
 """The UNet under guidance: from a latent and its noise level to the clean latent."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 
+from .caching import Cache
 from .families import Conditioning
-from .models.unet import UNet
+from .models.unet import Deep, UNet
 from .sampling.guidance import cfg, picture_cfg
 from .sampling.levels import Levels
 from .sampling.prediction import Prediction
 from .start import Start
 from .tokenizers import PromptPlan
+
+# A text, and what the UNet is shown of a picture, for each prediction of a step.
+Calls = list[tuple[Conditioning, mx.array | None]]
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,17 @@ class Denoiser:
         dtype: mx.Dtype,
         start: Start,
         image_scale: float = 1.0,
+        cache: Callable[[], Cache] | None = None,
     ):
         """
         Args:
             scale, image_scale: of guidance.cfg and picture_cfg; the latter counts where
                 the UNet is shown a picture.
+            cache: makes one for each picture; None: every step is computed.
         """
         self.step = 0
+        self._make_cache = cache
+        self._cache: Cache | None = None
         self._start, self._image_scale = start, image_scale
         self._unet, self._dtype = unet, dtype
         self._prediction, self._levels = prediction, levels
@@ -67,12 +76,17 @@ class Denoiser:
         self._guided = Prompts.needs_negative(prompts.positive, scale)
         self._guided |= start.concat is not None and image_scale != 1
 
+    def begin(self) -> None:
+        """Before the first step of a picture."""
+        self.step = 0
+        self._cache = self._make_cache() if self._make_cache else None
+
     def __call__(self, x: mx.array, sigma: float) -> mx.array:
         """(x, sigma) → x0 under guidance, (1, h, w, C) float32."""
         if self._guided:
             return self.guided(x, sigma)[0]
         ((cond, _),) = self._prompts.conds(self.step)
-        (out,) = self._outputs(x, sigma, [(cond, self._start.concat)])
+        (out,) = self._cached(x, sigma, [(cond, self._start.concat)])
         return self._x0(out, x, sigma)
 
     def guided(self, x: mx.array, sigma: float) -> tuple[mx.array, mx.array]:
@@ -83,7 +97,7 @@ class Denoiser:
         calls = [*((cond, seen) for cond, _ in conds), (negative, seen)]
         if seen is not None and self._image_scale != 1:
             calls.append((negative, blind))
-        outs = self._outputs(x, sigma, calls)
+        outs = self._cached(x, sigma, calls)
         weighted = [(out, w) for out, (_, w) in zip(outs, conds, strict=False)]
         uncond, *unseen = outs[len(conds) :]
         out = cfg(weighted, uncond, self._scale)
@@ -94,17 +108,24 @@ class Denoiser:
     def _x0(self, out: mx.array, x: mx.array, sigma: float) -> mx.array:
         return self._start.blend(self._prediction.x0(out, x, sigma))
 
+    def _cached(self, x: mx.array, sigma: float, calls: Calls) -> list[mx.array]:
+        """As `_outputs`, or what the cache has in its place."""
+        if self._cache is None:
+            return self._outputs(x, sigma, calls)
+        return self._cache(self.step, x, sigma, partial(self._outputs, x, sigma, calls))
+
     def _outputs(
-        self,
-        x: mx.array,
-        sigma: float,
-        calls: list[tuple[Conditioning, mx.array | None]],
+        self, x: mx.array, sigma: float, calls: Calls, deep: Deep | None = None
     ) -> list[mx.array]:
         """What the UNet puts out for each text and what it is shown behind the latent;
         in one batch if the texts are as long."""
         texts = [text for text, _ in calls]
         if len({text.context.shape for text in texts}) > 1:
-            return [self._outputs(x, sigma, [call])[0] for call in calls]
+            parts = deep.divided(len(calls)) if deep else [None] * len(calls)
+            return [
+                self._outputs(x, sigma, [call], part)[0]
+                for call, part in zip(calls, parts, strict=True)
+            ]
         count, t = len(texts), self._levels.t(sigma)
         shown = mx.repeat(self._prediction.scale_input(x, sigma), count, axis=0)
         if pictures := [picture for _, picture in calls if picture is not None]:
@@ -115,5 +136,6 @@ class Denoiser:
             mx.full((count,), t),
             mx.concatenate([text.context for text in texts]),
             mx.concatenate(vectors) if vectors else None,
+            deep=deep,
         )
         return [out[i : i + 1].astype(mx.float32) for i in range(count)]

@@ -143,6 +143,7 @@ class Pipeline:
             self.dtype,
             start,
             image_scale(request, self.source),
+            walk.cache,
         )
         requests = [
             replace(request, seed=request.seed + i, batch_count=1)
@@ -287,7 +288,8 @@ class Pipeline:
         latent: mx.array | None,
     ) -> Generator[Progress, None, mx.array]:
         """Yields each step of a picture; returns its latent, (1, h, w, C)."""
-        denoiser.step, steps = 0, len(walk.sigmas) - 1
+        steps = len(walk.sigmas) - 1
+        denoiser.begin()
         for step in walk.steps(request.seed, denoiser, latent):
             number, x = step.index + 1, step.x
             mx.eval(x, step.denoised)

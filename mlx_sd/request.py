@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from . import caching
 from .errors import ConfigError, unknown
 from .image import ImageLike, settled, uri
 from .sampling.names import resolve_sampler, resolve_scheduler
@@ -52,10 +53,13 @@ class Request:
     mask: ImageLike | None = None  # of init_img: white is repainted; None: all of it
     ref_image: ImageLike | None = None  # the picture that an editing model is to edit
     img_cfg_scale: float | None = None  # how closely to keep to it; None: the family's
+    cache_mode: str | None = None  # see CACHES; None: every step is computed
+    cache_option: str = ""  # "key=value,…" of the cache
 
     def __post_init__(self) -> None:
         self._settle_sampling()
         self._settle_pictures()
+        self._check_cache()
         for name, size in (("width", self.width), ("height", self.height)):
             if size is not None and (size < 8 or size % 8):
                 near = max(8, round(size / 8) * 8)
@@ -119,19 +123,23 @@ class Request:
         if scale is not None and not 0 <= scale < float("inf"):
             raise ConfigError(f"img_cfg_scale {scale:g}: must be at least 0")
 
+    def _check_cache(self) -> None:
+        options = self.cache_options()
+        if self.cache_mode is not None:
+            caching.check(self.cache_mode, options)
+        elif options:
+            raise ConfigError(
+                f"cache_option {self.cache_option!r:.100}: of no cache; give a "
+                "cache_mode too"
+            )
+
     def sample_args(self) -> dict[str, float]:
         """`extra_sample_args` by name. Raises: ConfigError if it is malformed."""
-        found: dict[str, float] = {}
-        for pair in filter(str.strip, re.split("[,;]", self.extra_sample_args)):
-            key, _, value = pair.partition("=")
-            try:
-                found[key.strip()] = float(value)
-            except ValueError:
-                raise ConfigError(
-                    f"extra_sample_args: {pair.strip()!r:.100} is not name=number, "
-                    "such as gamma=2"
-                ) from None
-        return found
+        return _numbers("extra_sample_args", self.extra_sample_args, "gamma=2")
+
+    def cache_options(self) -> dict[str, float]:
+        """`cache_option` by name. Raises: ConfigError if it is malformed."""
+        return _numbers("cache_option", self.cache_option, "threshold=1.5")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `Request(**request.to_dict()) == request`.
@@ -140,6 +148,20 @@ class Request:
         """
         values = asdict(self)
         return values | {name: uri(getattr(self, name)) for name in PICTURES}
+
+
+def _numbers(field: str, text: str, example: str) -> dict[str, float]:
+    """Of "name=number,…". Raises: ConfigError if it is malformed."""
+    found: dict[str, float] = {}
+    for pair in filter(str.strip, re.split("[,;]", text)):
+        key, _, value = pair.partition("=")
+        try:
+            found[key.strip()] = float(value)
+        except ValueError:
+            raise ConfigError(
+                f"{field}: {pair.strip()!r:.100} is not name=number, such as {example}"
+            ) from None
+    return found
 
 
 def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

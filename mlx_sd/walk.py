@@ -1,9 +1,11 @@
 """A request's way from noise to a clean latent: levels, sampler and random numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import mlx.core as mx
 
+from .caching import CACHES, Cache
 from .codec import Draw
 from .denoiser import Denoiser
 from .errors import ConfigError
@@ -64,6 +66,14 @@ class Walk:
             pixels=height * width,
             args={key: args.pop(key) for key in known if key in args},
         )
+
+    @property
+    def cache(self) -> Callable[[], Cache] | None:
+        """What makes the cache that the request names."""
+        if self._request.cache_mode is None:
+            return None
+        make, options = CACHES[self._request.cache_mode], self._request.cache_options()
+        return partial(make, len(self.sigmas) - 1, self.prediction, **options)
 
     def draw(self, seed: int) -> Draw:
         """The noise that pictures are encoded with; seeded as the first picture's."""

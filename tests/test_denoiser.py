@@ -25,7 +25,7 @@ class Network:
     def __init__(self):
         self.batches = []
 
-    def __call__(self, x, t, context, vector):
+    def __call__(self, x, t, context, vector, deep=None):
         self.batches.append(x.shape[0])
         scale = context.mean(axis=(1, 2)).reshape(-1, 1, 1, 1)
         more = 0 if vector is None else vector.reshape(-1, 1, 1, 1)

@@ -15,7 +15,7 @@ _ORDER = (
     ("convert",),
     ("weights",),
     ("quantize", "embeddings"),
-    ("build", "families", "hub", "image", "tiling"),
+    ("build", "caching", "families", "hub", "image", "tiling"),
     ("load", "request"),
     ("metadata", "codec", "canvas"),
     ("start",),

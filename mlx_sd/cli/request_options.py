@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..caching import CACHES
 from ..errors import ConfigError, SDError
 from ..request import Request
 from ..sampling.noise import RNGS
@@ -100,6 +101,16 @@ _FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
         "edit or inpaint.  [default: 1.5 to edit, else 1]",
     ),
     (
+        ("--cache-mode",),
+        str,
+        f"Compute some steps from others: {', '.join(CACHES)}.",
+    ),
+    (
+        ("--cache-option",),
+        str,
+        'Its settings, as "name=number,…"; see docs/caching.md.',
+    ),
+    (
         ("--clip-skip",),
         int,
         "Layer of the text encoder to read: 1 the last, 2 the one before; -1: the "
@@ -130,7 +141,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default = getattr(_DEFAULT, _field(flags))
         if default not in (None, ""):
             text += f"  [default: {default}]"
-        listed = flags == ("--extra-sample-args",)
+        listed = flags in (("--extra-sample-args",), ("--cache-option",))
         callback = joined if listed else None
         command = click.option(
             *flags, type=kind, help=text, multiple=listed, callback=callback

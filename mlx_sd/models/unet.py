@@ -5,7 +5,7 @@ for the vector conditioning.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -151,6 +151,33 @@ class Level(nn.Module):
         ]
 
 
+@dataclass
+class Deep:
+    """What the deep levels of a UNet put out, kept from one call to the next.
+
+    With `reuse` the blocks of the first `branch` skip connections behind conv_in alone
+    are computed, and those that take them and conv_in's up; see caching.DeepCache.
+    """
+
+    branch: int
+    reuse: bool = False
+    features: mx.array | None = None  # (B, h, w, C), set by each call without `reuse`
+    parts: "list[Deep]" = field(default_factory=list)
+
+    def divided(self, count: int) -> "list[Deep]":
+        """One for each latent of a batch that is computed one by one."""
+        if len(self.parts) != count:
+            self.parts = [Deep(self.branch) for _ in range(count)]
+        for part in self.parts:
+            part.reuse = self.reuse
+        return self.parts
+
+    def kept(self, batch: int) -> mx.array | None:
+        """The features, if they are to be used and are of as many latents."""
+        fits = self.features is not None and self.features.shape[0] == batch
+        return self.features if self.reuse and fits else None
+
+
 class UNet(nn.Module):
     """Noisy latent, timestep and text states → predicted noise (or velocity)."""
 
@@ -188,6 +215,16 @@ class UNet(nn.Module):
 
         self.norm_out = GroupNorm(widths[0], eps=1e-5)
         self.conv_out = Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self._skips = 1 + len(self._downward())
+
+    def _downward(self) -> list[nn.Module]:
+        """The layers whose outputs are skip connections, in running order."""
+        layers: list[nn.Module] = []
+        for level in self.down:
+            layers += level.blocks
+            if "downsample" in level:
+                layers.append(level.downsample)
+        return layers
 
     def __call__(
         self,
@@ -196,6 +233,7 @@ class UNet(nn.Module):
         context: mx.array,
         vector: mx.array | None = None,
         residuals: Sequence[mx.array] = (),
+        deep: Deep | None = None,
     ) -> mx.array:
         """Predict for a batch.
 
@@ -206,6 +244,7 @@ class UNet(nn.Module):
             vector: (B, vector_width), for models that take one.
             residuals: a ControlNet's additions, one for each skip connection in
                 running order and a last one for the middle; or none.
+            deep: keeps what the deep levels put out, or stands in for them.
 
         Returns: (B, h, w, out_channels) in x's dtype.
         """
@@ -214,27 +253,29 @@ class UNet(nn.Module):
             emb = emb + self.vector(vector)
 
         h = self.conv_in(x)
-        skips = [h]
-        for level in self.down:
-            for block in level.blocks:
-                h = block(h, emb, context)
-                skips.append(h)
-            if "downsample" in level:
-                h = level.downsample(h)
-                skips.append(h)
+        skips, left = [h], self._skips
+        kept = deep.kept(x.shape[0]) if deep else None
+        wanted = deep.branch + 1 if deep and kept is not None else left
+        for layer in self._downward()[: wanted - 1]:
+            h = layer(h) if isinstance(layer, Downsample) else layer(h, emb, context)
+            skips.append(h)
 
-        for block in self.mid:
+        for block in self.mid if kept is None else ():
             h = block(h, emb, context)
 
         if residuals:
             *to_skips, to_mid = residuals
             h = h + to_mid
-            skips = [s + r for s, r in zip(skips, to_skips, strict=True)]
+            skips = [s + r for s, r in zip(skips, to_skips, strict=kept is None)]
 
         for level in self.up:
             for block in level.blocks:
-                h = block(mx.concatenate([h, skips.pop()], axis=-1), emb, context)
-            if "upsample" in level:
+                if deep and left == deep.branch + 1:
+                    h = deep.features = h if kept is None else kept
+                if left <= wanted:
+                    h = block(mx.concatenate([h, skips.pop()], axis=-1), emb, context)
+                left -= 1
+            if "upsample" in level and left < wanted:
                 # A size that no power of two divides was rounded up on the way down.
                 h = level.upsample(h, size=skips[-1].shape[1:3])
 
