@@ -1,8 +1,9 @@
 """Caches over steps beside stable-diffusion.cpp's: PSNR of the pictures.
 
 Run: python tests/cache_table.py FOLDER   FOLDER gets the checkpoint and its pictures.
-It needs stable-diffusion-cpp-python, 2 GB of disk and 8 GB of memory. Both programs read
-the full-size seeded SD 1.5 checkpoint of tests/seeded.py and paint the same request.
+It needs stable-diffusion-cpp-python, 2 GB of disk and 8 GB of memory. Both programs
+read the full-size seeded SD 1.5 checkpoint of tests/seeded.py and paint the same
+request.
 """
 
 import subprocess

@@ -23,6 +23,7 @@ _ORDER = (
     ("walk",),
     ("pipeline", "convert.__init__"),
     ("__init__",),
+    ("bench",),
     ("cli", "demo"),
     ("__main__", "convert.__main__"),
 )

@@ -8,6 +8,7 @@ import click
 
 from .._version import __version__
 from ..errors import ConfigError, SDError
+from .bench import bench
 from .convert import convert
 from .generate import generate
 from .info import info
@@ -67,3 +68,4 @@ main.add_command(inspect)
 main.add_command(convert)
 main.add_command(metadata)
 main.add_command(info)
+main.add_command(bench)
