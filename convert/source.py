@@ -1,4 +1,4 @@
-"""What a conversion wants to know of a model; load.Source is one."""
+"""What a conversion wants to know of a model; Source of mlx_sd/source.py is one."""
 
 from pathlib import Path
 from typing import Any, Protocol

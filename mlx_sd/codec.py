@@ -9,8 +9,8 @@ import mlx.core as mx
 
 from .convert.type_rules import TypeRules
 from .errors import ConfigError, SDError
-from .load import Source
 from .models.vae import AutoencoderKL
+from .source import Source
 
 log = logging.getLogger(__name__)
 

@@ -1,33 +1,18 @@
 """From a path or a Hugging Face id to a model whose every weight is accounted for."""
 
-import json
 import logging
-import math
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import mlx.core as mx
-import mlx.nn as nn
-import numpy as np
-
-from .build import AS_IN_FILE, build, config, outline
-from .convert.detect import Contents, Kind, as_part, combined, identify
-from .convert.kinds import kind
+from .convert.detect import Contents, as_part, combined, identify
 from .convert.readers import Entry, read_file
-from .convert.type_rules import TypeRules
-from .errors import CheckpointError, ConfigError, unknown
-from .families import FAMILIES, Family
-from .folder import FOLDERS, TOKENIZERS, choose_weights
+from .errors import CheckpointError, unknown
+from .folder import FOLDERS, choose_weights
 from .hub import fetch, is_repo_id
-from .sampling.levels import NoiseTable, noise_table, zero_terminal_snr
-from .sampling.prediction import PREDICTIONS, Prediction, V
-from .tokenizers.clip import ClipTokenizer
+from .sampling.prediction import PREDICTIONS
+from .source import Source
 
 log = logging.getLogger(__name__)
 
-_SCHEDULER = "scheduler/scheduler_config.json"
 DEMO = Path(__file__).parent / "demo" / "picture-book"
 
 
@@ -38,214 +23,7 @@ OPTIONS = {
     "clip_g": "clip_g",
     "vae": "vae",
 }
-# What a model's files call what its UNet predicts → our name of it.
-_PREDICTIONS = {
-    "epsilon": "eps",
-    "v_prediction": "v",
-    "tensor v_pred": "v",
-    "tensor edm_vpred.sigma_max": "edm_v",
-}
 _LABELS = {"unet": "Unet", "vae": "VAE", "clip_l": "TE", "clip_g": "TE"}  # A1111's
-_OPTION_OF = {
-    "unet": "--diffusion-model",
-    "vae": "--vae",
-    "clip_l": "--clip_l",
-    "clip_h": "--clip_l",
-    "clip_g": "--clip_g",
-}
-
-
-@dataclass
-class Source:
-    """The tensors of a model, found and placed; none of them read."""
-
-    path: Path
-    name: str  # of the model, for the text in a PNG
-    contents: Contents
-    folder: Path | None = None  # of diffusers, for its tokenizer and default size
-    told: str | None = None  # what the UNet predicts, if the user or a probe says so
-    # Names of parts that have files of their own, by the label in a picture's text.
-    replaced: dict[str, str] = field(default_factory=dict)
-
-    def config(self, part: str) -> Any:
-        """The part's configuration. Raises: CheckpointError naming the file."""
-        return config(part, self.contents.parts[part])
-
-    @property
-    def kind(self) -> Kind:
-        """Raises: CheckpointError if there is no UNet to tell by, or a broken one."""
-        if "unet" not in self.contents.parts:
-            raise CheckpointError(
-                f"{self.path}: holds no UNet, so no model to run; give one with "
-                f"{_OPTION_OF['unet']}"
-            )
-        return kind(self.config("unet"))
-
-    @property
-    def family(self) -> Family:
-        """Raises: CheckpointError for a model that we cannot run."""
-        kind = self.kind
-        if kind.base not in FAMILIES or "other" in (kind.variant, kind.task):
-            known = ", ".join(family.name for family in FAMILIES.values())
-            raise CheckpointError(
-                f"{self.path}: {kind.name} models do not run yet; {known} ones do"
-            )
-        return FAMILIES[kind.base]
-
-    @property
-    def prediction(self) -> type[Prediction]:
-        """What the user says that the UNet predicts, else its files, else its family.
-
-        Raises: CheckpointError if the files tell what we do not know.
-        """
-        if self.told is not None:
-            return PREDICTIONS[self.told]
-        if (said := self._said) is None:
-            return self.family.prediction
-        if not isinstance(said, str) or said not in _PREDICTIONS:
-            raise CheckpointError(
-                f"{self.path}: predicts {said!r:.100}, says its scheduler_config.json; "
-                "say what it is with --prediction"
-            )
-        return PREDICTIONS[_PREDICTIONS[said]]
-
-    @property
-    def undecided(self) -> bool:
-        """Whether only a look at the UNet's output tells what it predicts.
-
-        `told` is to be set then; until it is, `prediction` is the family's usual one.
-        """
-        open_ = self.told is None and self._said is None
-        return open_ and self.family.probe is not None
-
-    @property
-    def _said(self) -> Any:
-        """What the files say that the UNet predicts, in their words; or None."""
-        for marker in ("edm_vpred.sigma_max", "v_pred"):  # the former says more
-            if marker in self.contents.markers:
-                return f"tensor {marker}"
-        return self._setting(_SCHEDULER, "prediction_type")
-
-    @cached_property
-    def noise(self) -> NoiseTable:
-        """The noise of the model's training: its file's own table, else its family's.
-
-        A table that differs from the family's by no more than bfloat16 rounds is the
-        family's. One without signal at its end (zero terminal SNR) is made so where
-        the files say only that.
-
-        Raises: CheckpointError for a table that cannot be one.
-        """
-        table, markers = self.family.noise, self.contents.markers
-        if (entry := markers.get("alphas_cumprod")) is not None:
-            kept = np.array(entry.read().astype(mx.float32)).reshape(-1).tolist()
-            usual = table.alphas_cumprod
-            if len(kept) != len(usual) or not all(map(_near, kept, usual)):
-                try:
-                    table = noise_table(kept)
-                except ConfigError as error:
-                    raise CheckpointError(f"{entry.path}: {error}") from error
-        if "ztsnr" in markers or self._setting(_SCHEDULER, "rescale_betas_zero_snr"):
-            table = zero_terminal_snr(table)
-        return table
-
-    def check(self) -> None:
-        """Raises: CheckpointError if this is not a whole model that we can run."""
-        _ = self.prediction, self.noise
-        channels, kind = self.family.latent.channels, self.kind
-        for part in kind.parts:
-            if part not in self.contents.parts:
-                raise CheckpointError(
-                    f"{self.path}: holds no {part}; give one with {_OPTION_OF[part]}"
-                )
-            outline(part, self.contents.parts[part])
-        if (found := self.config("vae").latent_channels) != channels:
-            raise CheckpointError(
-                f"{self.file('vae')}: a VAE with {found} latent channels does not fit "
-                f"the UNet, which has {channels}; give another with --vae"
-            )
-        width = sum(self.config(part).width for part in kind.texts)
-        if width != (wanted := self.config("unet").context_width):
-            raise CheckpointError(
-                f"{self.file(kind.texts[0])}: a text encoder {width} wide does not "
-                f"fit the UNet, which wants {wanted}"
-            )
-        self._check_vector()
-
-    def _check_vector(self) -> None:
-        last = self.kind.texts[-1]
-        found = self.family.vector_width(self.config(last).projection)
-        if found != (wanted := self.config("unet").vector_width):
-            raise CheckpointError(
-                f"{self.file(last)}: the pooled text and picture sizes make a vector "
-                f"of {found} numbers, and the UNet wants {wanted}; give another text "
-                f"encoder with {_OPTION_OF[last]}"
-            )
-
-    def build(
-        self, part: str, dtype: mx.Dtype, types: TypeRules = AS_IN_FILE
-    ) -> nn.Module:
-        """The part's model, filled; see build.build."""
-        return build(part, self.contents.parts[part], dtype, types)
-
-    @cached_property
-    def tokenizer(self) -> ClipTokenizer:
-        """The folder's own where the vocabulary is not CLIP's.
-
-        Raises: CheckpointError if there is none for this vocabulary.
-        """
-        tokenizer, first = ClipTokenizer.standard(), self.kind.texts[0]
-        size = self.config(first).vocabulary
-        for part in self.kind.texts[1:]:
-            if (other := self.config(part).vocabulary) != size:
-                raise CheckpointError(
-                    f"{self.file(part)}: a vocabulary of {other} tokens; the other "
-                    f"text encoder's has {size}; take both from the same model"
-                )
-        if size == tokenizer.vocab_size:
-            return tokenizer
-        if self.folder is None:
-            raise CheckpointError(
-                f"{self.file(first)}: its vocabulary of {size} tokens is not "
-                f"CLIP's {tokenizer.vocab_size}, and a single file brings no "
-                "tokenizer; use the model's diffusers folder"
-            )
-        folder = self.folder / TOKENIZERS[first]
-        tokenizer = ClipTokenizer.from_folder(folder)
-        if size != tokenizer.vocab_size:
-            raise CheckpointError(
-                f"{folder}: has {tokenizer.vocab_size} tokens, the "
-                f"text encoder {size}; take both from the same model"
-            )
-        return tokenizer
-
-    def parameters(self, part: str) -> int:
-        """How many numbers the part's weights hold."""
-        return sum(math.prod(p.shape) for p in self.contents.parts[part].values())
-
-    def size(self) -> int:
-        """Default width and height in pixels: the folder's, else the family's.
-
-        That of SD 2.x depends on the prediction; see `undecided`.
-        """
-        latent = self._setting("unet/config.json", "sample_size")
-        if isinstance(latent, int):
-            return latent * self.family.latent.reduction
-        family = self.family
-        return family.v_size if self.prediction is V else family.size
-
-    def _setting(self, file: str, key: str) -> Any:
-        """A value from the diffusers folder's own settings; None if there is none."""
-        return _json(self.folder / file).get(key) if self.folder else None
-
-    def file(self, part: str) -> Path:
-        """The file that a part is in, its first if there are several."""
-        parameters = self.contents.parts[part].values()
-        return next(iter(parameters)).entry.path
-
-
-def _near(kept: float, usual: float) -> bool:
-    return math.isclose(kept, usual, rel_tol=2**-8)
 
 
 def open_source(
@@ -347,13 +125,3 @@ def _part_file(path: Path) -> dict[str, Entry]:
     if path.is_dir():
         path /= choose_weights([child.name for child in path.iterdir()], str(path))
     return read_file(path)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        loaded = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
-    return loaded if isinstance(loaded, dict) else {}

@@ -23,13 +23,14 @@ from .embeddings import Embeddings
 from .errors import SDError, unknown
 from .families import Conditioning, PictureSizes
 from .image import save, to_pil
-from .load import DEMO, Source, open_model
+from .load import DEMO, open_model
 from .metadata import model_hash_later, parameters
 from .models.clip import ClipText
 from .models.unet import UNet
 from .quantize import parse_rules
 from .request import Request
 from .sampling.samplers import SAMPLERS
+from .source import Source
 from .start import check_pictures, image_scale, starting
 from .tokenizers import PromptPlan
 from .tokenizers.chunks import CHUNK

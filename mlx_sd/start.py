@@ -10,9 +10,9 @@ from .canvas import Canvas, canvas, fitted
 from .codec import Codec, Draw
 from .errors import ConfigError
 from .image import to_pixels
-from .load import Source
 from .request import Request
 from .sampling.prediction import EdmV
+from .source import Source
 
 
 @dataclass(frozen=True)

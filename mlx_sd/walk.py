@@ -9,11 +9,11 @@ from .caching import CACHES, Cache
 from .codec import Draw
 from .denoiser import Denoiser
 from .errors import ConfigError
-from .load import Source
 from .request import Request
 from .sampling.noise import RNGS, generators, latent_noise
 from .sampling.samplers import SAMPLERS, Step, check, walk
 from .sampling.schedules import SCHEDULES, sigmas
+from .source import Source
 
 
 class Walk:

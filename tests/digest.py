@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_sd.load import Source
+from mlx_sd.source import Source
 
 
 def digests(source: Source, parts=("unet", "vae", "clip_l")) -> dict[str, str]:

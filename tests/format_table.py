@@ -19,7 +19,8 @@ from checkpoints import hollow
 
 from mlx_sd import SDError
 from mlx_sd.build import outline
-from mlx_sd.load import OPTIONS, Source, open_source
+from mlx_sd.load import OPTIONS, open_source
+from mlx_sd.source import Source
 
 Given = dict[str, Path]  # the options of open_source, "" for the model itself
 

@@ -17,7 +17,8 @@ import seeded
 from PIL import Image
 
 from mlx_sd import Pipeline, Request, backend, load
-from mlx_sd.load import Source, open_source
+from mlx_sd.load import open_source
+from mlx_sd.source import Source
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = {"small": seeded.small_shapes, "full": seeded.sd1_shapes}

@@ -24,7 +24,8 @@ from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.single import single_file
 from mlx_sd.convert.type_rules import TypeRules
 from mlx_sd.errors import ConfigError
-from mlx_sd.load import Source, open_source
+from mlx_sd.load import open_source
+from mlx_sd.source import Source
 
 GOLDEN = Path(__file__).parent / "golden"
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT

@@ -15,7 +15,7 @@ from mlx_sd.convert import convert
 from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.type_rules import TYPES
 from mlx_sd.convert.writers.settings import settings
-from mlx_sd.load import Source
+from mlx_sd.source import Source
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers", exc_type=ImportError)

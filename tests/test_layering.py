@@ -16,6 +16,7 @@ _ORDER = (
     ("weights",),
     ("quantize", "embeddings"),
     ("build", "caching", "families", "hub", "image", "tiling"),
+    ("source",),
     ("load", "request"),
     ("metadata", "codec", "canvas"),
     ("start",),

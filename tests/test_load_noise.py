@@ -11,8 +11,9 @@ import pytest
 
 from mlx_sd import CheckpointError, ConfigError
 from mlx_sd.convert.readers import read_file
-from mlx_sd.load import DEMO, Source, open_model
+from mlx_sd.load import DEMO, open_model
 from mlx_sd.sampling.prediction import PREDICTIONS
+from mlx_sd.source import Source
 
 CONTENTS = names.contents("SD 1.x", "ldm")
 KEPT = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

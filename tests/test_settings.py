@@ -17,7 +17,8 @@ from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.single import single_file
 from mlx_sd.convert.type_rules import TypeRules
 from mlx_sd.convert.writers.settings import settings
-from mlx_sd.load import DEMO, Source, open_model
+from mlx_sd.load import DEMO, open_model
+from mlx_sd.source import Source
 
 
 def test_settings_and_tokenizer_of_a_folder_are_carried_over(tmp_path, caplog):

@@ -12,7 +12,8 @@ import click
 from ..convert.detect import Parameter
 from ..convert.rules import MARKERS
 from ..errors import SDError
-from ..load import Source, open_source
+from ..load import open_source
+from ..source import Source
 from .options import part_options
 
 T = TypeVar("T")
