@@ -34,6 +34,7 @@ UNET = UNetConfig(
     up=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
     vector_width=None,
     linear_projections=False,
+    guidance_width=None,
     only_cross=(False,) * 4,
 )
 VAE = VaeConfig(

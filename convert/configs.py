@@ -37,7 +37,7 @@ def unet_config(parameters: Parameters) -> UNetConfig:
     _check_blocks(sum(1 + d for level in (*down, depths["mid"], *up) for d in level))
     context_width = parameters[cross].shape[1]
     linear = len(parameters[proj_in].entry.shape) == 2
-    vector = "vector.layers.0.weight"
+    vector, guidance = "vector.layers.0.weight", "guidance.weight"
     vector_width = parameters[vector].shape[1] if vector in parameters else None
     base = base_of(context_width, vector_width, linear)
     only_cross = tuple(
@@ -59,6 +59,9 @@ def unet_config(parameters: Parameters) -> UNetConfig:
         vector_width=vector_width,
         linear_projections=linear,
         only_cross=only_cross,
+        guidance_width=parameters[guidance].shape[1]
+        if guidance in parameters
+        else None,
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, ConfigError
 from ..folder import FOLDERS
@@ -15,7 +14,7 @@ from .detect import Contents, prefix_of
 from .layouts import ROWS, SAME
 from .parameter import Parameter, Parameters
 from .plan import Planner
-from .readers import Entry
+from .readers import Entry, read_metadata
 from .recode import Tensor
 from .rules import Outgoing, outgoing
 from .source import Source
@@ -155,11 +154,5 @@ def metadata(source: Source) -> dict[str, str]:
 
     Without hashes, which would be those of other numbers.
     """
-    if not source.path.is_file():
-        return {}
-    try:
-        with safe_open(source.path, framework="numpy") as file:
-            told = file.metadata() or {}
-    except SafetensorError:  # a file of another kind
-        return {}
+    told = read_metadata(source.path)
     return {key: text for key, text in told.items() if "hash" not in key}

@@ -8,13 +8,15 @@ import mlx.core as mx
 
 from .caching import Cache
 from .families import Conditioning
-from .models.unet import Deep, UNet
+from .models.unet import Deep
 from .sampling.guidance import cfg, picture_cfg
 from .sampling.levels import Levels
 from .sampling.prediction import Prediction
 from .start import Start
 from .tokenizers import PromptPlan
 
+# A UNet, of (x, t, context, vector, deep=â¦); see UNet.__call__.
+Network = Callable[..., mx.array]
 # A text, and what the UNet is shown of a picture, for each prediction of a step.
 Calls = list[tuple[Conditioning, mx.array | None]]
 
@@ -50,7 +52,7 @@ class Denoiser:
 
     def __init__(
         self,
-        unet: UNet,
+        unet: Network,
         prediction: type[Prediction],
         levels: Levels,
         prompts: Prompts,

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from .convert.detect import Contents, as_part, combined, identify
-from .convert.readers import Entry, read_file
+from .convert.readers import Entry, read_file, read_metadata
 from .errors import CheckpointError, unknown
 from .folder import FOLDERS, choose_weights
 from .hub import fetch, is_repo_id
@@ -70,7 +70,8 @@ def open_source(
         for option, file in given.items()
         if path_or_id is not None or file != asked
     }
-    return Source(path, _name(asked), contents, folder, prediction, replaced)
+    metadata = read_metadata(given.get("diffusion_model", path))
+    return Source(path, _name(asked), contents, folder, prediction, metadata, replaced)
 
 
 def open_model(

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,8 @@ from ._version import __version__
 from .canvas import size_of
 from .codec import Codec
 from .convert.type_rules import TypeRules
-from .denoiser import Denoiser, Prompts
+from .defaults import defaults
+from .denoiser import Denoiser, Network, Prompts
 from .embeddings import Embeddings
 from .errors import SDError, unknown
 from .families import Conditioning, PictureSizes
@@ -27,8 +28,9 @@ from .load import DEMO, open_model
 from .metadata import model_hash_later, parameters
 from .models.clip import ClipText
 from .models.unet import UNet
+from .nn.embed import guidance_embedding
 from .quantize import parse_rules
-from .request import Request
+from .request import Request, Resolved
 from .sampling.samplers import SAMPLERS
 from .source import Source
 from .start import check_pictures, image_scale, starting
@@ -134,13 +136,12 @@ class Pipeline:
         prompts = self.prompts(request)
         start = starting(request, self.source, self.codec, walk.draw(request.seed))
 
-        unet = cast(UNet, self._model("unet"))
         denoiser = Denoiser(
-            unet,
+            self._network(request),
             walk.prediction,
             walk.levels,
             prompts,
-            request.cfg_scale,
+            self._scale(request),
             self.dtype,
             start,
             image_scale(request, self.source),
@@ -158,8 +159,8 @@ class Pipeline:
         for single, latent in zip(requests, latents, strict=True):
             yield Picture(self.decode(latent), single, self)
 
-    def resolve(self, request: Request) -> Request:
-        """The request with what it left open: seed, size, schedule.
+    def resolve(self, request: Request) -> Resolved:
+        """The request with what it left open: a seed, and what the model has usually.
 
         Raises: ConfigError for settings that do not fit together or the model.
         """
@@ -167,37 +168,43 @@ class Pipeline:
             unet = cast(UNet, self._model("unet"))
             self.source.told = self.family.probe(unet, self.dtype)
             log.info("the UNet predicts %s, as it seems", self.source.told)
-        own = self.source.size()
-        width, height = size_of(request, self.family.latent.reduction) or (own, own)
+        usual = defaults(self.source)
+        own = usual.size, usual.size
+        width, height = size_of(request, self.family.latent.reduction) or own
         last = (1 << 32) - request.batch_count
         seed = random.randrange(last) if request.seed < 0 else request.seed
+        sampler = request.sampling_method or usual.sampling_method
         scheduler = request.scheduler
         if scheduler is None and request.sigmas is None:
-            usual = SAMPLERS[request.sampling_method].scheduler
-            scheduler = usual or self.source.prediction.scheduler
-        resolved = replace(
-            request,
-            seed=seed,
-            width=request.width or width,
-            height=request.height or height,
-            scheduler=scheduler,
-        )
+            scheduler = SAMPLERS[sampler].scheduler or usual.scheduler
+        scale = request.cfg_scale
+        settled = {
+            "seed": seed,
+            "width": request.width or width,
+            "height": request.height or height,
+            "steps": request.steps or usual.steps,
+            "cfg_scale": usual.cfg_scale if scale is None else scale,
+            "sampling_method": sampler,
+            "scheduler": scheduler,
+        }
+        resolved = Resolved(**{**vars(request), **settled})
         Walk(self.source, resolved)  # raises
         check_pictures(resolved, self.source)
         return resolved
 
-    def steps(self, request: Request) -> int:
+    def steps(self, request: Resolved) -> int:
         """How many steps each picture of a resolved request takes."""
         return len(Walk(self.source, request).sigmas) - 1
 
-    def prompts(self, request: Request) -> Prompts:
+    def prompts(self, request: Resolved) -> Prompts:
         """The prompts of a resolved request at each step, encoded.
 
         The text encoders are released.
         """
         positive = PromptPlan.positive(request.prompt, request.steps)
         negative = PromptPlan.negative(request.negative_prompt, request.steps)
-        needed = Prompts.needs_negative(positive, request.cfg_scale)
+        needed = Prompts.needs_negative(positive, self._scale(request))
+        needed |= image_scale(request, self.source) != 1
         avoided = needed or SAMPLERS[request.sampling_method].uncond
         wanted = self._conditions(positive.texts(), request, negative=False)
         unwanted = self._conditions(
@@ -209,9 +216,9 @@ class Pipeline:
         return Prompts(positive, negative, wanted, unwanted)
 
     def _conditions(
-        self, texts: list[str], request: Request, negative: bool
+        self, texts: list[str], request: Resolved, negative: bool
     ) -> dict[str, Conditioning]:
-        size = (request.height or 0, request.width or 0)
+        size = (request.height, request.width)
         sizes = PictureSizes(original=size, crop=(0, 0), target=size)
         return {
             text: self.family.condition(
@@ -245,6 +252,23 @@ class Pipeline:
                 )
             self._texts[key] = encoded
         return self._texts[key]
+
+    def _network(self, request: Resolved) -> Network:
+        """The UNet, which is told the guidance if it is LCM's."""
+        unet = cast(UNet, self._model("unet"))
+        if (width := unet.config.guidance_width) is None:
+            return unet
+        if request.negative_prompt:
+            log.warning(
+                "%s is told its guidance, and takes no negative prompt",
+                self.source.name,
+            )
+        return partial(unet, guidance=guidance_embedding(request.cfg_scale, width))
+
+    def _scale(self, request: Resolved) -> float:
+        """Of guidance by two outputs; 1, none, where the UNet is told instead."""
+        told = self.source.config("unet").guidance_width is not None
+        return 1.0 if told else request.cfg_scale
 
     def decode(self, latent: mx.array) -> Image.Image:
         """The picture of a latent, (1, h, w, C)."""
@@ -283,7 +307,7 @@ class Pipeline:
     def _sample(
         self,
         image: int,
-        request: Request,
+        request: Resolved,
         walk: Walk,
         denoiser: Denoiser,
         latent: mx.array | None,
@@ -357,6 +381,10 @@ def load(
     if path_or_id is None and not any(parts.values()):
         path_or_id = DEMO
     source = open_model(path_or_id, prediction=prediction, **parts)
+    usual = defaults(source)
+    level = logging.INFO if usual.label else logging.DEBUG
+    what = f"taken for {usual.label} by {usual.by}: " if usual.label else ""
+    log.log(level, "%s: %s%s unless told otherwise", source.name, what, usual)
     computed = dtype or DTYPE_NAMES[backend.compute_dtype()]
     loading = {
         "dtype": computed,

@@ -24,6 +24,7 @@ PICTURES = ("init_img", "mask", "ref_image")  # fields that hold one
 class Request:
     """A picture to make. Names and defaults are those of stable-diffusion.cpp.
 
+    What is None is the model's own, which Pipeline.resolve puts in: see defaults.py.
     `sampling_method` and `scheduler` may be what another program calls them, such as
     "DPM++ 2M Karras"; the request holds our names (see sampling.names).
 
@@ -32,13 +33,13 @@ class Request:
 
     prompt: str
     negative_prompt: str = ""
-    width: int | None = None  # pixels, a multiple of 8; None: the model's own size
+    width: int | None = None  # pixels, a multiple of 8
     height: int | None = None
-    steps: int = 20  # where `sigmas` are given: as many as they make
-    cfg_scale: float = 7.0  # 1: the negative prompt is not used
+    steps: int | None = None  # 20 for most; where `sigmas` are given: as they make
+    cfg_scale: float | None = None  # 7 for most; 1: the negative prompt is not used
     seed: int = 42  # of the first picture; picture i has seed + i; -1: random
     batch_count: int = 1
-    sampling_method: str = "euler_a"  # see SAMPLERS
+    sampling_method: str | None = None  # see SAMPLERS; "euler_a" for most
     scheduler: str | None = None  # see SCHEDULES; None: the sampler's or model's own
     sigmas: tuple[float, ...] | None = None  # noise levels instead of a schedule's
     eta: float | None = None  # noise that a step adds; None: the sampler's own
@@ -67,12 +68,12 @@ class Request:
                     f"{name} {size}: must be a multiple of 8, such as {near}"
                 )
         for name in ("steps", "batch_count"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ConfigError(f"{name} {count}: must be at least 1")
         for name, most in MOST.items():
             if (getattr(self, name) or 0) > most:
                 raise ConfigError(f"{name} {getattr(self, name)}: {most} is the most")
-        if not 0 <= self.cfg_scale < float("inf"):
+        if self.cfg_scale is not None and not 0 <= self.cfg_scale < float("inf"):
             raise ConfigError(f"cfg_scale {self.cfg_scale}: must be at least 0")
         if self.seed < -1 or self.seed + self.batch_count > SEEDS:
             raise ConfigError(
@@ -90,7 +91,9 @@ class Request:
 
     def _settle_sampling(self) -> None:
         """Put in our names, and the number of steps that listed levels make."""
-        sampler, implied = resolve_sampler(self.sampling_method)
+        sampler = implied = None
+        if self.sampling_method is not None:
+            sampler, implied = resolve_sampler(self.sampling_method)
         named = self.scheduler and resolve_scheduler(self.scheduler)
         if implied and named and implied != named:
             raise ConfigError(
@@ -109,7 +112,8 @@ class Request:
                 )
         object.__setattr__(self, "sampling_method", sampler)
         object.__setattr__(self, "scheduler", named or implied)
-        check(sampler, self.eta)
+        if sampler is not None:
+            check(sampler, self.eta)
         self.sample_args()
 
     def _settle_pictures(self) -> None:
@@ -164,6 +168,17 @@ def _numbers(field: str, text: str, example: str) -> dict[str, float]:
     return found
 
 
+@dataclass(frozen=True)
+class Resolved(Request):
+    """A request that leaves nothing open; see Pipeline.resolve."""
+
+    width: int = 0
+    height: int = 0
+    steps: int = 0
+    cfg_scale: float = 0.0
+    sampling_method: str = ""
+
+
 def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields for Request, those of `given` before the others.
 
@@ -173,7 +188,7 @@ def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
 
     Raises: ConfigError for an unknown sampler in `given`.
     """
-    implied = resolve_sampler(given.get("sampling_method", "euler"))[1]
+    implied = resolve_sampler(given.get("sampling_method") or "euler")[1]
     replaced = set()
     if given.get("sigmas") is not None:
         replaced |= {"scheduler", "steps"}

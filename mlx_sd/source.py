@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,27 +10,19 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
 from .build import AS_IN_FILE, build, config, outline
 from .convert.detect import Contents, Kind
 from .convert.kinds import kind
 from .convert.type_rules import TypeRules
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError
 from .families import FAMILIES, Family
 from .folder import TOKENIZERS
-from .sampling.levels import NoiseTable, noise_table, zero_terminal_snr
-from .sampling.prediction import PREDICTIONS, Prediction, V
+from .sampling.levels import Levels, NoiseTable
+from .sampling.prediction import PREDICTIONS, EdmV, Prediction
 from .tokenizers.clip import ClipTokenizer
+from .training import SCHEDULER, Training
 
-_SCHEDULER = "scheduler/scheduler_config.json"
-# What a model's files call what its UNet predicts → our name of it.
-_PREDICTIONS = {
-    "epsilon": "eps",
-    "v_prediction": "v",
-    "tensor v_pred": "v",
-    "tensor edm_vpred.sigma_max": "edm_v",
-}
 _OPTION_OF = {
     "unet": "--diffusion-model",
     "vae": "--vae",
@@ -48,6 +41,7 @@ class Source:
     contents: Contents
     folder: Path | None = None  # of diffusers, for its tokenizer and default size
     told: str | None = None  # what the UNet predicts, if the user or a probe says so
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of a safetensors file
     # Names of parts that have files of their own, by the label in a picture's text.
     replaced: dict[str, str] = field(default_factory=dict)
 
@@ -76,6 +70,12 @@ class Source:
             )
         return FAMILIES[kind.base]
 
+    @cached_property
+    def training(self) -> Training:
+        """What the files say of it."""
+        scheduler = self.settings(f"scheduler/{SCHEDULER}")
+        return Training(self.path, self.contents.markers, scheduler, self.metadata)
+
     @property
     def prediction(self) -> type[Prediction]:
         """What the user says that the UNet predicts, else its files, else its family.
@@ -84,14 +84,9 @@ class Source:
         """
         if self.told is not None:
             return PREDICTIONS[self.told]
-        if (said := self._said) is None:
+        if (said := self.training.prediction) is None:
             return self.family.prediction
-        if not isinstance(said, str) or said not in _PREDICTIONS:
-            raise CheckpointError(
-                f"{self.path}: predicts {said!r:.100}, says its scheduler_config.json; "
-                "say what it is with --prediction"
-            )
-        return PREDICTIONS[_PREDICTIONS[said]]
+        return PREDICTIONS[said[0]]
 
     @property
     def undecided(self) -> bool:
@@ -99,43 +94,29 @@ class Source:
 
         `told` is to be set then; until it is, `prediction` is the family's usual one.
         """
-        open_ = self.told is None and self._said is None
+        open_ = self.told is None and self.training.prediction is None
         return open_ and self.family.probe is not None
-
-    @property
-    def _said(self) -> Any:
-        """What the files say that the UNet predicts, in their words; or None."""
-        for marker in ("edm_vpred.sigma_max", "v_pred"):  # the former says more
-            if marker in self.contents.markers:
-                return f"tensor {marker}"
-        return self._setting(_SCHEDULER, "prediction_type")
 
     @cached_property
     def noise(self) -> NoiseTable:
-        """The noise of the model's training: its file's own table, else its family's.
+        """The noise of the model's training: its files' own, else its family's.
 
-        A table that differs from the family's by no more than bfloat16 rounds is the
-        family's. One without signal at its end (zero terminal SNR) is made so where
-        the files say only that.
-
-        Raises: CheckpointError for a table that cannot be one.
+        Raises: CheckpointError for one that cannot be.
         """
-        table, markers = self.family.noise, self.contents.markers
-        if (entry := markers.get("alphas_cumprod")) is not None:
-            kept = np.array(entry.read().astype(mx.float32)).reshape(-1).tolist()
-            usual = table.alphas_cumprod
-            if len(kept) != len(usual) or not all(map(_near, kept, usual)):
-                try:
-                    table = noise_table(kept)
-                except ConfigError as error:
-                    raise CheckpointError(f"{entry.path}: {error}") from error
-        if "ztsnr" in markers or self._setting(_SCHEDULER, "rescale_betas_zero_snr"):
-            table = zero_terminal_snr(table)
-        return table
+        return self.training.noise(self.family.noise)
+
+    def levels(self, shift: float | None = None) -> Levels:
+        """The noise levels to be denoised; `shift`: see Prediction.levels.
+
+        Raises: CheckpointError for levels that cannot be.
+        """
+        if self.prediction is EdmV:
+            return self.training.edm()
+        return self.prediction.levels(self.noise, shift)
 
     def check(self) -> None:
         """Raises: CheckpointError if this is not a whole model that we can run."""
-        _ = self.prediction, self.noise
+        _ = self.levels()
         channels, kind = self.family.latent.channels, self.kind
         for part in kind.parts:
             if part not in self.contents.parts:
@@ -207,29 +188,22 @@ class Source:
         """How many numbers the part's weights hold."""
         return sum(math.prod(p.shape) for p in self.contents.parts[part].values())
 
-    def size(self) -> int:
-        """Default width and height in pixels: the folder's, else the family's.
+    @property
+    def sample_size(self) -> int | None:
+        """Width and height in pixels that the folder names, if it does."""
+        latent = self.settings("unet/config.json").get("sample_size")
+        if type(latent) is not int or latent < 1:
+            return None
+        return latent * self.family.latent.reduction
 
-        That of SD 2.x depends on the prediction; see `undecided`.
-        """
-        latent = self._setting("unet/config.json", "sample_size")
-        if isinstance(latent, int):
-            return latent * self.family.latent.reduction
-        family = self.family
-        return family.v_size if self.prediction is V else family.size
-
-    def _setting(self, file: str, key: str) -> Any:
-        """A value from the diffusers folder's own settings; None if there is none."""
-        return _json(self.folder / file).get(key) if self.folder else None
+    def settings(self, file: str) -> dict[str, Any]:
+        """A JSON file of the diffusers folder's; empty if there is none."""
+        return _json(self.folder / file) if self.folder else {}
 
     def file(self, part: str) -> Path:
         """The file that a part is in, its first if there are several."""
         parameters = self.contents.parts[part].values()
         return next(iter(parameters)).entry.path
-
-
-def _near(kept: float, usual: float) -> bool:
-    return math.isclose(kept, usual, rel_tol=2**-8)
 
 
 def _json(path: Path) -> dict[str, Any]:

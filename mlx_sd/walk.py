@@ -9,7 +9,7 @@ from .caching import CACHES, Cache
 from .codec import Draw
 from .denoiser import Denoiser
 from .errors import ConfigError
-from .request import Request
+from .request import Resolved
 from .sampling.noise import RNGS, generators, latent_noise
 from .sampling.samplers import SAMPLERS, Step, check, walk
 from .sampling.schedules import SCHEDULES, sigmas
@@ -22,19 +22,18 @@ class Walk:
     Raises: ConfigError if they do not fit.
     """
 
-    def __init__(self, source: Source, request: Request):
+    def __init__(self, source: Source, request: Resolved):
         self.prediction = source.prediction
         if request.flow_shift is not None and not self.prediction.flow:
             raise ConfigError(
                 f"flow_shift {request.flow_shift:g}: {source.name} is no flow model"
             )
-        self.levels = self.prediction.levels(source.noise, request.flow_shift)
+        self.levels = source.levels(request.flow_shift)
         self._table, self._request = source.noise, request
         latent = source.family.latent
-        height, width = request.height or 0, request.width or 0
         self._shape = (
-            height // latent.reduction,
-            width // latent.reduction,
+            request.height // latent.reduction,
+            request.width // latent.reduction,
             latent.channels,
         )
         args = request.sample_args()
@@ -51,7 +50,7 @@ class Walk:
         self._args = args
 
     def _levels(
-        self, source: Source, request: Request, args: dict[str, float]
+        self, source: Source, request: Resolved, args: dict[str, float]
     ) -> list[float]:
         """The noise levels to visit; takes what the schedule knows out of `args`."""
         if request.sigmas is not None or request.scheduler is None:

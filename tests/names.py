@@ -59,13 +59,15 @@ KINDS: dict[str, tuple[str, str, int]] = {
     "SDXL Inpaint": ("sdxl", "SDXL", 9),
     "SDXL Instruct-Pix2Pix": ("sdxl", "SDXL", 8),
 }
+# With one more tensor: LCM's UNets are told the guidance.
+LCM = {f"{kind} LCM": KINDS[kind] for kind in ("SD 1.x", "SDXL")}
 
 Row = tuple[str, list[int], str | None, list[int] | None]
 
 
 def rows(kind: str) -> dict[str, list[Row]]:
     """Part → (LDM name, shape, diffusers name, shape), names without prefixes."""
-    base, unet, channels = KINDS[kind]
+    base, unet, channels = {**KINDS, **LCM}[kind]
     found = {"unet": NAMES["unet"][unet]}
     if channels != 4:
         found["unet"] = [
@@ -74,12 +76,16 @@ def rows(kind: str) -> dict[str, list[Row]]:
             else row
             for row in found["unet"]
         ]
+    if kind in LCM:
+        shape = [320, 256]
+        told = "time_embed.cond_proj.weight", "time_embedding.cond_proj.weight"
+        found["unet"] = [*found["unet"], [told[0], shape, told[1], shape]]
     return found | {p: NAMES[p] for p in PREFIXES[base] if p != "unet"}
 
 
 def ldm(kind: str) -> seeded.Shapes:
     """A single file, as the family's authors published it."""
-    prefixes = PREFIXES[KINDS[kind][0]]
+    prefixes = PREFIXES[{**KINDS, **LCM}[kind][0]]
     return {
         prefixes[part] + name: tuple(shape)
         for part, of_part in rows(kind).items()

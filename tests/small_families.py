@@ -16,13 +16,17 @@ from test_tokenizer import write_small_tokenizer
 GOLDEN = Path(__file__).parent / "golden"
 PROMPT, NEGATIVE = "a red house and a green tree", "rain"
 WIDTH, HEIGHT, STEPS, CFG, SEED = 96, 64, 10, 5.0, 42
+# What golden/make_variants.py has besides.
+LCM_STEPS, SWITCH, SIGMAS = 4, 0.8, (0.01, 60.0)
+ORIGINAL, CROP, TARGET = (200, 300), (16, 24), (80, 120)  # (height, width), (top, left)
 
 Shapes = dict[str, dict[str, list[int]]]  # folder → name → shape
 
 
 def shapes(kind: str) -> Shapes:
-    """What golden/make_families.py found diffusers' models to hold."""
-    listed = gzip.decompress((GOLDEN / "families.json.gz").read_bytes())
+    """What golden/make_families.py, or make_variants.py, found models to hold."""
+    file = "variants" if "LCM" in kind else "families"
+    listed = gzip.decompress((GOLDEN / f"{file}.json.gz").read_bytes())
     return json.loads(listed)[kind]
 
 

@@ -129,6 +129,17 @@ def test_configurations_of_unets_come_from_shapes(kind, scheme):
     assert unet.only_cross == (kind == "SDXS (09)", *[False] * (len(unet.widths) - 1))
 
 
+@pytest.mark.parametrize("kind", names.LCM)
+@pytest.mark.parametrize("scheme", ["ldm", "diffusers"])
+def test_a_unet_may_be_told_the_guidance(kind, scheme):
+    contents = names.contents(kind, scheme)
+    unet = BUILDERS["unet"][0](contents.parts["unet"])
+    assert unet.guidance_width == 256 and not contents.unknown
+    assert family(contents).name == kind.removesuffix(" LCM")
+    other = names.contents(kind.removesuffix(" LCM"), scheme).parts["unet"]
+    assert BUILDERS["unet"][0](other) == replace(unet, guidance_width=None)
+
+
 def test_heads_follow_the_family_and_not_the_axes_of_projections():
     shapes = {n: s[:2] if ".proj_" in n else s for n, s in names.ldm("SD 1.x").items()}
     parameters = identify(names.described(shapes)).parts["unet"]
@@ -224,8 +235,7 @@ EXTRAS = {
         *("embedding_manager.x", "safety_checker.special_care_embeds"),
         *("control_model.zero_convs.0.0.weight", "conditioner.embedders.2.x"),
     ),
-    "model.diffusion_model.": ("time_embed.cond_proj.weight", "__x0__", "__32x32__"),
-    "unet.": ("time_embedding.cond_proj.weight",),
+    "model.diffusion_model.": ("__x0__", "__32x32__"),
     "first_stage_model.": ("loss.logvar", "model_ema.decay"),
     "cond_stage_model.transformer.": (
         *("text_model.embeddings.position_ids", "logit_scale"),

@@ -306,7 +306,7 @@ def test_documented_command_lines_of_stable_diffusion_cpp_run_unchanged(
     save_file(arrays, tmp_path / "models/v1-5-pruned-emaonly.safetensors")
     opcodes.checkpoint(tmp_path / "models/sd-v1-4.ckpt", arrays)
     monkeypatch.chdir(tmp_path / "build")
-    monkeypatch.setattr(Source, "size", lambda self: 64)  # 512 takes long
+    monkeypatch.setattr(Source, "sample_size", 64)  # 512 takes long
     written = "../models/v1-5-pruned-emaonly.q8_0.gguf"
     outputs = ("output.png", "output.png", written)
     for line, output in zip(DOCUMENTED, outputs, strict=True):

@@ -6,6 +6,7 @@ import pytest
 import small_families
 
 import mlx_sd
+from mlx_sd.defaults import defaults
 from mlx_sd.errors import CheckpointError
 from mlx_sd.families import FAMILIES, Conditioning, PictureSizes
 from mlx_sd.load import open_model, open_source
@@ -89,4 +90,4 @@ def test_a_text_encoder_without_its_projection_is_an_error(tmp_path):
 
 
 def test_the_default_size_is_that_of_training(folder):
-    assert open_source(folder).size() == 1024
+    assert defaults(open_source(folder)).size == 1024

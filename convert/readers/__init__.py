@@ -6,11 +6,11 @@ from ...errors import CheckpointError
 from .entry import MAX_NAME, Entry, reason
 from .gguf import read_gguf
 from .pytorch import read_legacy, read_zip
-from .safetensors import read_safetensors
+from .safetensors import read_metadata, read_safetensors
 from .scales import fold_scales
 from .shards import read_shards
 
-__all__ = ["Entry", "read_file"]
+__all__ = ["Entry", "read_file", "read_metadata"]
 
 
 def read_file(path: Path) -> dict[str, Entry]:

@@ -44,6 +44,15 @@ def read_safetensors(path: Path) -> dict[str, Entry]:
     }
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself; {} if it is missing or of another kind."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, of which the library would take the last of two equal keys."""
     fields = dict(pairs)

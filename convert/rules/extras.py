@@ -33,7 +33,6 @@ IGNORED: dict[str, Patterns] = {
             *_SCALES,
         ),
         "unet": (
-            (r"time_embed(ding)?\.cond_proj\.weight", "guidance embedding of LCM"),
             (r"__\w+__", "trace of another program"),
             *_SCALES,
         ),

@@ -55,6 +55,9 @@ def _ldm() -> Iterator[Rule]:
     yield Rule("input_blocks.0.0.{p}", "conv_in.{p}", CONV)
     yield Rule("time_embed.0.{p}", "time.layers.0.{p}")
     yield Rule("time_embed.2.{p}", "time.layers.1.{p}")
+    # LCM's has no name of LDM's own; converters keep diffusers', or its beginning.
+    for time in ("time_embed", "time_embedding"):
+        yield Rule(f"{time}.cond_proj.{{p}}", "guidance.{p}")
     yield Rule("label_emb.0.0.{p}", "vector.layers.0.{p}")
     yield Rule("label_emb.0.2.{p}", "vector.layers.1.{p}")
     yield Rule("out.0.{p}", "norm_out.{p}")
@@ -92,6 +95,7 @@ def _diffusers() -> Iterator[Rule]:
     yield Rule("conv_in.{p}", "conv_in.{p}", CONV)
     yield Rule("time_embedding.linear_1.{p}", "time.layers.0.{p}")
     yield Rule("time_embedding.linear_2.{p}", "time.layers.1.{p}")
+    yield Rule("time_embedding.cond_proj.{p}", "guidance.{p}")
     yield Rule("add_embedding.linear_1.{p}", "vector.layers.0.{p}")
     yield Rule("add_embedding.linear_2.{p}", "vector.layers.1.{p}")
     yield Rule("conv_norm_out.{p}", "norm_out.{p}")

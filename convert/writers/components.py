@@ -48,6 +48,8 @@ def unet_json(config: UNetConfig, sample_size: int) -> Json:
         "only_cross_attention": _one_or_all(config.only_cross),
         "use_linear_projection": config.linear_projections,
     }
+    if config.guidance_width is not None:
+        found["time_cond_proj_dim"] = config.guidance_width
     if config.vector_width is not None:
         found |= {
             "addition_embed_type": "text_time",

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
-from ..request import Request, override, typed
+from ..request import Request, Resolved, override, typed
 from .outputs import numbered
 from .request_options import read_text
 
@@ -19,6 +19,13 @@ from .request_options import read_text
 class Job:
     request: Request
     paths: list[Path]  # one for each of its pictures
+
+
+@dataclass(frozen=True)
+class SettledJob(Job):
+    """One whose request leaves nothing open."""
+
+    request: Resolved
 
 
 def read_batch(

@@ -16,7 +16,7 @@ from ..image import check_writable
 from ..metadata import Recipe, read, repeat
 from ..pipeline import Picture, Pipeline, load
 from ..request import Request, override
-from .batch import Job, read_batch
+from .batch import Job, SettledJob, read_batch
 from .options import LOADING, Choice, model_options, part_options
 from .outputs import numbered
 from .preview import WAYS, Preview
@@ -154,12 +154,12 @@ def generate(
         _ = pipeline.model_hash  # it is computed while we paint
     if recipe is not None:
         _compare_models(recipe, pipeline)
-    jobs = [_settled(job, pipeline, quiet) for job in jobs]
+    settled = [_settled(job, pipeline, quiet) for job in jobs]
     if batch_file is not None:
-        jobs = _unfinished(jobs)
+        settled = _unfinished(settled)
     preview = Preview(pipeline, way, shown_at, interval, noisy)
     try:
-        paint(pipeline, jobs, preview, metadata, quiet)
+        paint(pipeline, settled, preview, metadata, quiet)
     except KeyboardInterrupt:
         raise SDError("stopped; no picture was left half-written") from None
     if not quiet:
@@ -168,7 +168,11 @@ def generate(
 
 
 def paint(
-    pipeline: Pipeline, jobs: list[Job], preview: Preview, metadata: bool, quiet: bool
+    pipeline: Pipeline,
+    jobs: list[SettledJob],
+    preview: Preview,
+    metadata: bool,
+    quiet: bool,
 ) -> None:
     """Run the requests under one progress bar, saving each picture as it comes."""
     total = sum(pipeline.steps(job.request) * len(job.paths) for job in jobs)
@@ -231,20 +235,20 @@ def _compare_models(recipe: Recipe, pipeline: Pipeline) -> None:
             )
 
 
-def _settled(job: Job, pipeline: Pipeline, quiet: bool) -> Job:
+def _settled(job: Job, pipeline: Pipeline, quiet: bool) -> SettledJob:
     request = pipeline.resolve(job.request)
     if job.request.seed < 0 and not quiet:
         click.echo(f"seed {request.seed}", err=True)
-    return replace(job, request=request)
+    return SettledJob(request, job.paths)
 
 
-def _unfinished(jobs: list[Job]) -> list[Job]:
+def _unfinished(jobs: list[SettledJob]) -> list[SettledJob]:
     """A job for each picture whose file is not there yet."""
-    single = [
-        Job(replace(job.request, seed=job.request.seed + i, batch_count=1), [path])
-        for job in jobs
-        for i, path in enumerate(job.paths)
-    ]
+    single = []
+    for job in jobs:
+        for i, path in enumerate(job.paths):
+            request = replace(job.request, seed=job.request.seed + i, batch_count=1)
+            single.append(SettledJob(request, [path]))
     missing = [job for job in single if not job.paths[0].exists()]
     if len(missing) < len(single):
         log.info(

@@ -11,8 +11,10 @@ import click
 
 from ..convert.detect import Parameter
 from ..convert.rules import MARKERS
+from ..defaults import Defaults, defaults
 from ..errors import SDError
 from ..load import open_source
+from ..sampling.prediction import PREDICTIONS
 from ..source import Source
 from .options import part_options
 
@@ -42,6 +44,8 @@ def describe(source: Source) -> dict[str, Any]:
         "path": str(source.path),
         "family": _unless_broken(lambda: source.kind.name),
         "kind": _unless_broken(lambda: asdict(source.kind)),
+        "prediction": _unless_broken(lambda: _prediction(source)),
+        "defaults": _unless_broken(lambda: asdict(defaults(source))),
         "problem": _problem(source),
         "tensors": sum(len(_tensors(p.values())) for p in contents.parts.values())
         + len(contents.ignored)
@@ -52,6 +56,16 @@ def describe(source: Source) -> dict[str, Any]:
         "ignored": contents.ignored,
         "unknown": list(contents.unknown),
     }
+
+
+def _prediction(source: Source) -> dict[str, str]:
+    """What the UNet predicts, and what says so."""
+    name = next(k for k, v in PREDICTIONS.items() if v is source.prediction)
+    said = source.training.prediction
+    by = said[1] if said else f"what {source.family.name} does"
+    if source.undecided:
+        name, by = "eps or v", "what its UNet does, once it runs"
+    return {"name": name, "by": by}
 
 
 def _describe_part(source: Source, part: str) -> dict[str, Any]:
@@ -96,6 +110,12 @@ def as_text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['path']}: {facts['family'] or 'not a model that runs'}"]
     if facts["problem"]:
         lines.append(f"  problem: {facts['problem']}")
+    if usual := facts["defaults"]:
+        if usual["label"]:
+            lines.append(f"  kind: {usual['label']}, by {usual['by']}")
+        about = facts["prediction"]
+        lines.append(f"  predicts: {about['name']}, by {about['by']}")
+        lines.append(f"  defaults: {Defaults(**usual)}")
     lines += [f"  {name}: {about}" for name, about in facts["markers"].items()]
     for part, about in facts["parts"].items():
         dtypes = ", ".join(f"{n} {dtype}" for dtype, n in about["dtypes"].items())

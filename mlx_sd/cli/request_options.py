@@ -22,11 +22,17 @@ _FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
     (("-n", "--negative-prompt"), str, "What to keep away from."),
     (("-W", "--width"), int, "Pixels.  [default: the model's size]"),
     (("-H", "--height"), int, "Pixels.  [default: the model's size]"),
-    (("--steps",), int, "Denoising steps."),
+    (
+        ("--steps",),
+        int,
+        "Denoising steps.  [default: 20; 1 to 8 for models distilled to few steps, "
+        "which inspect tells]",
+    ),
     (
         ("--cfg-scale",),
         float,
-        "How closely to follow the prompt; 1 ignores the negative prompt.",
+        "How closely to follow the prompt; 1 ignores the negative prompt.  [default: "
+        "7; 1 for most distilled models]",
     ),
     (
         ("-s", "--seed"),
@@ -38,13 +44,13 @@ _FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
         ("--sampling-method",),
         str,
         f"One of {', '.join(SAMPLERS)}; or another program's name, such as "
-        '"DPM++ 2M Karras".',
+        '"DPM++ 2M Karras".  [default: euler_a; distilled models have their own]',
     ),
     (
         ("--scheduler",),
         str,
         f"One of {', '.join(SCHEDULES)}.  [default: lcm for lcm and tcd, simple for "
-        "ddim_trailing, ddim_uniform for ddim, else discrete]",
+        "ddim_trailing, ddim_uniform for ddim, else the model's: mostly discrete]",
     ),
     (
         ("--sigmas",),

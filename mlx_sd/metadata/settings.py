@@ -48,7 +48,8 @@ _AUTOMATIC = {
 def written(request: Request) -> dict[str, str]:
     """The settings of a request by A1111's labels, in its order."""
     values = request.to_dict()
-    values["sampling_method"] = SAMPLERS[request.sampling_method].label
+    if request.sampling_method:
+        values["sampling_method"] = SAMPLERS[request.sampling_method].label
     if values["scheduler"]:
         values["scheduler"] = SCHEDULES[values["scheduler"]].label
     values["size"] = f"{request.width}x{request.height}"

@@ -40,6 +40,7 @@ class UNetConfig:
     vector_width: int | None  # pooled text and picture sizes: 2816 SDXL; None: none
     linear_projections: bool  # the file keeps proj_in/out as linear, not as 1x1 conv
     only_cross: tuple[bool, ...]  # levels that attend to the text twice: SDXS-0.9's 1st
+    guidance_width: int | None  # embedding of the guidance: 256 LCM; None: none
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -53,6 +54,13 @@ class UNetConfig:
             raise ConfigError(
                 f"UNet of {levels} levels with {down} blocks down and {up} up; there "
                 "must be a block on each, and one more per level up than down"
+            )
+        if self.guidance_width is not None and (
+            self.guidance_width < 4 or self.guidance_width % 2
+        ):
+            raise ConfigError(
+                f"UNet with a guidance embedding {self.guidance_width} wide; it must "
+                "be even and at least 4"
             )
         for width, heads in zip(self.widths, self.heads, strict=True):
             if heads < 1 or width % heads:
@@ -187,6 +195,8 @@ class UNet(nn.Module):
         widths, last = config.widths, len(config.widths) - 1
         self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time = EmbeddingMLP(widths[0], config.time_width)
+        if config.guidance_width is not None:
+            self.guidance = Linear(config.guidance_width, widths[0], bias=False)
         if config.vector_width is not None:
             self.vector = EmbeddingMLP(config.vector_width, config.time_width)
 
@@ -234,6 +244,7 @@ class UNet(nn.Module):
         vector: mx.array | None = None,
         residuals: Sequence[mx.array] = (),
         deep: Deep | None = None,
+        guidance: mx.array | None = None,
     ) -> mx.array:
         """Predict for a batch.
 
@@ -245,10 +256,15 @@ class UNet(nn.Module):
             residuals: a ControlNet's additions, one for each skip connection in
                 running order and a last one for the middle; or none.
             deep: keeps what the deep levels put out, or stands in for them.
+            guidance: (B or 1, guidance_width) see nn.embed.guidance_embedding, for
+                models that take one.
 
         Returns: (B, h, w, out_channels) in x's dtype.
         """
-        emb = self.time(timestep_embedding(t, self.config.widths[0]).astype(x.dtype))
+        waves = timestep_embedding(t, self.config.widths[0]).astype(x.dtype)
+        if guidance is not None:
+            waves = waves + self.guidance(guidance.astype(x.dtype))
+        emb = self.time(waves)
         if vector is not None:
             emb = emb + self.vector(vector)
 

@@ -33,6 +33,23 @@ def timestep_embedding(
     return mx.pad(waves, [(0, 0), (0, width % 2)])
 
 
+def guidance_embedding(scale: float, width: int) -> mx.array:
+    """What LCM's UNet is told of the guidance that it was distilled with.
+
+    Args:
+        scale: cfg scale; the network knows it by how far it goes beyond 1.
+        width: size of the embedding, even and at least 4.
+
+    Returns: (1, width) float32: with w = 1000·(scale - 1), h = width // 2 and
+        f_j = 10000^(-j/(h - 1)), [sin(w f_0) … sin(w f_(h-1)), cos(w f_0) …].
+    Source: Luo et al. 2023 (arXiv 2310.04378), in diffusers' order, sine first.
+    """
+    half = width // 2
+    # In Python, as float32 sines of thousands would be off in the fourth digit.
+    angles = [1000 * (scale - 1) * 10_000 ** (-j / (half - 1)) for j in range(half)]
+    return mx.array([[*map(math.sin, angles), *map(math.cos, angles)]])
+
+
 class EmbeddingMLP(nn.Module):
     """Linear, SiLU, linear: (B, width_in) → (B, width)."""
 

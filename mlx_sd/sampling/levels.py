@@ -6,7 +6,7 @@ told a timestep instead.
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -103,6 +103,48 @@ def noise_table(alphas_cumprod: Sequence[float]) -> NoiseTable:
     return NoiseTable(tuple(math.sqrt((1 - alpha) / alpha) for alpha in kept))
 
 
+def noise_of_betas(betas: Sequence[float]) -> NoiseTable:
+    """The table of a model that says how much noise each timestep adds.
+
+    Args:
+        betas: the share of the variance that becomes noise, each in (0, 1).
+
+    Raises: ConfigError for anything else.
+    """
+    if not all(0 < beta < 1 for beta in betas):
+        raise ConfigError("betas must be above 0 and below 1")
+    signal, kept = 1.0, []
+    for beta in betas:
+        signal *= 1 - beta
+        kept.append(signal)
+    return noise_table(kept)
+
+
+def _linear(steps: int, start: float, end: float) -> list[float]:
+    return [start + (end - start) * i / (steps - 1) for i in range(steps)]
+
+
+def _scaled_linear(steps: int, start: float, end: float) -> list[float]:
+    return [root**2 for root in _linear(steps, math.sqrt(start), math.sqrt(end))]
+
+
+def _squared_cosine(steps: int, start: float, end: float) -> list[float]:
+    """Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17; it has no start and end."""
+
+    def kept(t: float) -> float:
+        return math.cos((t / steps + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return [min(1 - kept(i + 1) / kept(i), 0.999) for i in range(steps)]
+
+
+# Betas by diffusers' names, of (steps, start, end).
+BETAS: dict[str, Callable[[int, float, float], list[float]]] = {
+    "linear": _linear,
+    "scaled_linear": _scaled_linear,
+    "squaredcos_cap_v2": _squared_cosine,
+}
+
+
 def scaled_linear(
     steps: int = STEPS, start: float = 0.00085, end: float = 0.012
 ) -> NoiseTable:
@@ -110,12 +152,7 @@ def scaled_linear(
 
     Source: the LDM code of Rombach et al. 2022 (arXiv 2112.10752).
     """
-    low, high = math.sqrt(start), math.sqrt(end)
-    signal, kept = 1.0, []
-    for i in range(steps):
-        signal *= 1 - (low + (high - low) * i / (steps - 1)) ** 2
-        kept.append(signal)
-    return noise_table(kept)
+    return noise_of_betas(_scaled_linear(steps, start, end))
 
 
 def zero_terminal_snr(table: NoiseTable) -> NoiseTable:
