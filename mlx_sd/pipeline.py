@@ -21,7 +21,7 @@ from .convert.type_rules import TypeRules
 from .defaults import defaults
 from .denoiser import Denoiser, Network, Prompts
 from .embeddings import Embeddings
-from .errors import SDError, unknown
+from .errors import ConfigError, SDError, unknown
 from .families import Conditioning, PictureSizes
 from .image import save, to_pil
 from .load import DEMO, open_model
@@ -30,7 +30,7 @@ from .models.clip import ClipText
 from .models.unet import UNet
 from .nn.embed import guidance_embedding
 from .quantize import parse_rules
-from .request import Request, Resolved
+from .request import SIZES, Request, Resolved
 from .sampling.samplers import SAMPLERS
 from .source import Source
 from .start import check_pictures, image_scale, starting
@@ -190,6 +190,13 @@ class Pipeline:
         resolved = Resolved(**{**vars(request), **settled})
         Walk(self.source, resolved)  # raises
         check_pictures(resolved, self.source)
+        for name in SIZES:
+            told = name.removesuffix("_size") in self.family.told
+            if not told and getattr(request, name) is not None:
+                raise ConfigError(
+                    f"{name}: {self.source.name} is not told of it, as SDXL is; leave "
+                    "it out"
+                )
         return resolved
 
     def steps(self, request: Resolved) -> int:
@@ -219,7 +226,11 @@ class Pipeline:
         self, texts: list[str], request: Resolved, negative: bool
     ) -> dict[str, Conditioning]:
         size = (request.height, request.width)
-        sizes = PictureSizes(original=size, crop=(0, 0), target=size)
+        sizes = PictureSizes(
+            original=request.original_size or size,
+            crop=request.crop or (0, 0),
+            target=request.target_size or size,
+        )
         return {
             text: self.family.condition(
                 text, self.encode(text, request), sizes, negative

@@ -17,6 +17,8 @@ from .sampling.schedules import check_sigmas
 SEEDS = 1 << 64
 MOST = {"width": 1 << 15, "height": 1 << 15, "steps": 10_000, "batch_count": 100_000}
 BACKTRACK = 74  # tokens, the most that comma_padding_backtrack can be
+# What SDXL is told of a picture; each field holds two numbers of pixels.
+SIZES = ("original_size", "crop", "target_size")
 PICTURES = ("init_img", "mask", "ref_image")  # fields that hold one
 
 
@@ -49,6 +51,10 @@ class Request:
     sampler_rng: str | None = None  # for the noise in steps; None: `rng` goes on
     clip_skip: int | None = None  # 1: the last layer, 2: the one before; None: family's
     comma_padding_backtrack: int = 0  # tokens; see ClipTokenizer.chunks
+    # SDXL's, (height, width) as in diffusers; None: those of the picture.
+    original_size: tuple[int, int] | None = None  # before it was scaled and cropped
+    crop: tuple[int, int] | None = None  # (top, left) where the crop began; None: 0, 0
+    target_size: tuple[int, int] | None = None  # after that
     init_img: ImageLike | None = None  # the picture to start from
     strength: float = 0.75  # how much of the way from noise is walked with init_img
     mask: ImageLike | None = None  # of init_img: white is repainted; None: all of it
@@ -61,6 +67,7 @@ class Request:
         self._settle_sampling()
         self._settle_pictures()
         self._check_cache()
+        self._settle_sizes()
         for name, size in (("width", self.width), ("height", self.height)):
             if size is not None and (size < 8 or size % 8):
                 near = max(8, round(size / 8) * 8)
@@ -136,6 +143,19 @@ class Request:
                 f"cache_option {self.cache_option!r:.100}: of no cache; give a "
                 "cache_mode too"
             )
+
+    def _settle_sizes(self) -> None:
+        most = MOST["width"]
+        for name in SIZES:
+            if (pair := getattr(self, name)) is None:
+                continue
+            least = 0 if name == "crop" else 1
+            if len(pair) != 2 or not all(least <= side <= most for side in pair):
+                listed = ", ".join(map(str, pair))
+                raise ConfigError(
+                    f"{name} {listed:.50}: must be two numbers from {least} to {most}"
+                )
+            object.__setattr__(self, name, tuple(pair))
 
     def sample_args(self) -> dict[str, float]:
         """`extra_sample_args` by name. Raises: ConfigError if it is malformed."""

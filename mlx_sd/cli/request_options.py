@@ -1,5 +1,6 @@
 """The options of a picture: flags of stable-diffusion.cpp ↔ fields of a Request."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,24 @@ from .options import joined
 
 _DEFAULT = Request(prompt="")
 
+
+class Pixels(click.ParamType):
+    """ "1024x768", across first, as a Request has it: (768, 1024)."""
+
+    name = "pixels"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if found := re.fullmatch(r"(\d{1,6})x(\d{1,6})", value):
+            return int(found[2]), int(found[1])
+        self.fail(f"{value!r:.50} is not two numbers, such as 1024x768", param, ctx)
+
+
+PIXELS = Pixels()
+
 # flags, type, field, help
-_FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
+_FLAGS: tuple[tuple[tuple[str, ...], type | Pixels, str], ...] = (
     (("-p", "--prompt"), str, "What to paint."),
     (("-n", "--negative-prompt"), str, "What to keep away from."),
     (("-W", "--width"), int, "Pixels.  [default: the model's size]"),
@@ -83,6 +100,22 @@ _FLAGS: tuple[tuple[tuple[str, ...], type, str], ...] = (
         ("--sampler-rng",),
         str,
         "Random numbers of the noise that steps add.  [default: --rng's go on]",
+    ),
+    (
+        ("--original-size",),
+        PIXELS,
+        "WIDTHxHEIGHT that SDXL takes the picture to have been made of.  [default: "
+        "its size]",
+    ),
+    (
+        ("--crop",),
+        PIXELS,
+        "LEFTxTOP corner that SDXL takes it to have been cut out at.  [default: 0x0]",
+    ),
+    (
+        ("--target-size",),
+        PIXELS,
+        "WIDTHxHEIGHT that SDXL takes it to have been cut to.  [default: its size]",
     ),
     (("-i", "--init-img"), str, "Picture to start from."),
     (

@@ -1,7 +1,7 @@
 """What the pipeline asks of a model family."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import mlx.core as mx
 
@@ -124,6 +124,19 @@ class Family:
                 [encoded.pooled, waves.astype(encoded.pooled.dtype)], axis=1
             )
         return replace(encoded, context=context, vector=vector)
+
+    @property
+    def told(self) -> set[str]:
+        """What of PictureSizes stands in the vector, by its fields' names."""
+        if self.numbers is None:
+            return set()
+        zeros = PictureSizes((0, 0), (0, 0), (0, 0))
+        usual = self.numbers(zeros, False)
+        return {
+            field.name
+            for field in fields(PictureSizes)
+            if self.numbers(replace(zeros, **{field.name: (1, 1)}), False) != usual
+        }
 
     def vector_width(self, pooled: int | None) -> int | None:
         """Of a UNet that fits a pooled text of that width; None: it takes none."""
