@@ -33,6 +33,7 @@ SD1_UNET = UNetConfig(
     vector_width=None,
     linear_projections=False,
     only_cross=(False,) * 4,
+    guidance_width=None,
 )
 SDXL_UNET = replace(
     SD1_UNET,

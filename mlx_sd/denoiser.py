@@ -78,9 +78,9 @@ class Denoiser:
         self._guided = Prompts.needs_negative(prompts.positive, scale)
         self._guided |= start.concat is not None and image_scale != 1
 
-    def begin(self) -> None:
-        """Before the first step of a picture."""
-        self.step = 0
+    def begin(self, step: int = 0) -> None:
+        """Before the first step of a picture, or the first that is taken here."""
+        self.step = step
         self._cache = self._make_cache() if self._make_cache else None
 
     def __call__(self, x: mx.array, sigma: float) -> mx.array:
@@ -141,3 +141,21 @@ class Denoiser:
             deep=deep,
         )
         return [out[i : i + 1].astype(mx.float32) for i in range(count)]
+
+
+class Relay:
+    """What a sampler sees: the denoiser whose turn it is.
+
+    A refiner takes over within the sampler's loop, as in A1111, so that noise and what
+    a sampler remembers of earlier steps go on.
+    """
+
+    turn: Denoiser | None = None
+
+    def __call__(self, x: mx.array, sigma: float) -> mx.array:
+        assert self.turn is not None
+        return self.turn(x, sigma)
+
+    def guided(self, x: mx.array, sigma: float) -> tuple[mx.array, mx.array]:
+        assert self.turn is not None
+        return self.turn.guided(x, sigma)

@@ -74,6 +74,26 @@ def open_source(
     return Source(path, _name(asked), contents, folder, prediction, metadata, replaced)
 
 
+def open_refiner(path_or_id: str | Path, base: Source) -> Source:
+    """A model for the last steps of another's pictures, sure to run.
+
+    The other's VAE is used, so that it needs none of its own.
+
+    Raises: CheckpointError as open_model does, and if it has other latents.
+    """
+    source = open_source(path_or_id)
+    if "vae" in base.contents.parts:
+        source.contents.parts.setdefault("vae", base.contents.parts["vae"])
+    _check(source)
+    fits = source.family.latent == base.family.latent and not source.kind.task
+    if not fits or source.prediction.flow != base.prediction.flow:
+        raise CheckpointError(
+            f"{source.path}: {source.kind.name} cannot refine what {base.kind.name} "
+            "paints, as their latents differ; leave out --refiner"
+        )
+    return source
+
+
 def open_model(
     path_or_id: str | Path | None = None,
     *,
@@ -82,6 +102,11 @@ def open_model(
 ) -> Source:
     """As open_source, and sure to run: every part is there and every weight fits."""
     source = open_source(path_or_id, prediction=prediction, **parts)
+    _check(source)
+    return source
+
+
+def _check(source: Source) -> None:
     try:
         source.check()
     except CheckpointError as error:
@@ -96,7 +121,6 @@ def open_model(
             next(iter(unknown)),
             source.path,
         )
-    return source
 
 
 def _name(path: Path) -> str:

@@ -5,12 +5,12 @@ import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 from PIL import Image
 
 from . import backend
@@ -19,30 +19,25 @@ from .canvas import size_of
 from .codec import Codec
 from .convert.type_rules import TypeRules
 from .defaults import defaults
-from .denoiser import Denoiser, Network, Prompts
+from .denoiser import Denoiser, Relay
 from .embeddings import Embeddings
 from .errors import ConfigError, SDError, unknown
-from .families import Conditioning, PictureSizes
 from .image import save, to_pil
-from .load import DEMO, open_model
+from .load import DEMO, open_model, open_refiner
 from .metadata import model_hash_later, parameters
-from .models.clip import ClipText
-from .models.unet import UNet
-from .nn.embed import guidance_embedding
 from .quantize import parse_rules
 from .request import SIZES, Request, Resolved
-from .sampling.samplers import SAMPLERS
+from .sampling.samplers import SAMPLERS, Step
 from .source import Source
-from .start import check_pictures, image_scale, starting
-from .tokenizers import PromptPlan
-from .tokenizers.chunks import CHUNK
+from .stage import Stage
+from .start import Start, check_pictures, starting
 from .walk import Walk
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_KEPT = 64  # encoded texts, of 0.2 MB or so, for the next request
+_SWITCH = 0.8  # A1111's, as the refiner was trained on the last fifth of the noise
 
 
 @dataclass(frozen=True)
@@ -78,11 +73,12 @@ class Picture:
         save(self.image, Path(path), self.parameters if metadata else None)
 
 
-class Pipeline:
+class Pipeline(Stage):
     """A model that is ready to paint. Parts are read when first needed.
 
     The text encoder is released once a prompt is encoded, and its result kept; the UNet
-    and the VAE stay for the next request.
+    and the VAE stay for the next request. With a refiner one of the two UNets is in
+    memory at a time.
     """
 
     def __init__(
@@ -93,20 +89,17 @@ class Pipeline:
         *,
         embeddings: Embeddings | None = None,
         loading: Mapping[str, Any] | None = None,
+        refiner: Stage | None = None,
     ):
         """
         Args:
             loading: what of load()'s arguments decides over pixels, for metadata.
+            refiner: paints the last steps; see Request.refiner_switch.
         """
-        self.source = source
-        self.dtype = dtype
-        self.types = types
-        self.family = source.family
-        self.embeddings = embeddings
+        super().__init__(source, dtype, types, embeddings)
+        self.refiner = refiner
         self.loading = dict(loading or {})
         self.codec = Codec(source, dtype, types)
-        self._models: dict[str, nn.Module] = {}
-        self._texts: dict[tuple[Any, ...], Conditioning] = {}
 
     def __call__(
         self,
@@ -133,28 +126,27 @@ class Pipeline:
         request = self.resolve(request)
         walk = Walk(self.source, request)
         backend.prepare_for(self.source.parameters("unet"))
-        prompts = self.prompts(request)
         start = starting(request, self.source, self.codec, walk.draw(request.seed))
-
-        denoiser = Denoiser(
-            self._network(request),
-            walk.prediction,
-            walk.levels,
-            prompts,
-            self._scale(request),
-            self.dtype,
-            start,
-            image_scale(request, self.source),
-            walk.cache,
-        )
         requests = [
             replace(request, seed=request.seed + i, batch_count=1)
             for i in range(request.batch_count)
         ]
-        latents = []
-        for i, single in enumerate(requests):
-            sampling = self._sample(i, single, walk, denoiser, start.latent)
-            latents.append((yield from sampling))
+        relays = [Relay() for _ in requests]
+        walks = [
+            walk.steps(single.seed, relay, start.latent)
+            for single, relay in zip(requests, relays, strict=True)
+        ]
+        latents: list[mx.array] = []
+        for stage, steps in self._stages(request, walk):
+            denoisers = self._enter(stage, request, walk, start)
+            latents = []
+            for i, relay in enumerate(relays):
+                relay.turn = denoisers()
+                some = islice(walks[i], len(steps))
+                latents.append((yield from _sample(i, some, steps, walk, relay.turn)))
+            for relay in relays:
+                relay.turn = None  # and so lets go of its UNet
+            del denoisers
 
         for single, latent in zip(requests, latents, strict=True):
             yield Picture(self.decode(latent), single, self)
@@ -164,10 +156,7 @@ class Pipeline:
 
         Raises: ConfigError for settings that do not fit together or the model.
         """
-        if self.source.undecided and self.family.probe is not None:
-            unet = cast(UNet, self._model("unet"))
-            self.source.told = self.family.probe(unet, self.dtype)
-            log.info("the UNet predicts %s, as it seems", self.source.told)
+        self.decide()
         usual = defaults(self.source)
         own = usual.size, usual.size
         width, height = size_of(request, self.family.latent.reduction) or own
@@ -186,6 +175,7 @@ class Pipeline:
             "cfg_scale": usual.cfg_scale if scale is None else scale,
             "sampling_method": sampler,
             "scheduler": scheduler,
+            "refiner_switch": self._switch(request),
         }
         resolved = Resolved(**{**vars(request), **settled})
         Walk(self.source, resolved)  # raises
@@ -199,87 +189,42 @@ class Pipeline:
                 )
         return resolved
 
+    def _switch(self, request: Request) -> float | None:
+        if self.refiner is None and request.refiner_switch is not None:
+            raise ConfigError(
+                f"refiner_switch {request.refiner_switch:g}: there is no refiner; give "
+                "one with --refiner"
+            )
+        told = request.refiner_switch
+        return _SWITCH if self.refiner is not None and told is None else told
+
+    def _stages(self, request: Resolved, walk: Walk) -> list[tuple[Stage, range]]:
+        """Who takes which steps.
+
+        As in A1111: the refiner those of which this part of all lies behind.
+        """
+        if self.refiner is None or request.refiner_switch is None:
+            return [(self, range(walk.count))]
+        switch = request.refiner_switch
+        first = sum(i / walk.count < switch for i in range(walk.count))
+        stages = (self, range(first)), (self.refiner, range(first, walk.count))
+        return [(stage, steps) for stage, steps in stages if steps]
+
+    def _enter(
+        self, stage: Stage, request: Resolved, walk: Walk, start: Start
+    ) -> Callable[[], Denoiser]:
+        """The denoisers of a stage; the other's UNet is released first."""
+        if stage is not self:
+            self.release()
+            stage.decide()
+            start = replace(start, concat=None, blind=None)  # for the first UNet alone
+        elif self.refiner is not None:
+            self.refiner.release()
+        return stage.denoisers(request, start, walk.cache)
+
     def steps(self, request: Resolved) -> int:
         """How many steps each picture of a resolved request takes."""
-        return len(Walk(self.source, request).sigmas) - 1
-
-    def prompts(self, request: Resolved) -> Prompts:
-        """The prompts of a resolved request at each step, encoded.
-
-        The text encoders are released.
-        """
-        positive = PromptPlan.positive(request.prompt, request.steps)
-        negative = PromptPlan.negative(request.negative_prompt, request.steps)
-        needed = Prompts.needs_negative(positive, self._scale(request))
-        needed |= image_scale(request, self.source) != 1
-        avoided = needed or SAMPLERS[request.sampling_method].uncond
-        wanted = self._conditions(positive.texts(), request, negative=False)
-        unwanted = self._conditions(
-            negative.texts() if avoided else [], request, negative=True
-        )
-        self._texts = {key: self._texts[key] for key in list(self._texts)[-_KEPT:]}
-        for encoder in self.family.texts:
-            self._models.pop(encoder, None)
-        return Prompts(positive, negative, wanted, unwanted)
-
-    def _conditions(
-        self, texts: list[str], request: Resolved, negative: bool
-    ) -> dict[str, Conditioning]:
-        size = (request.height, request.width)
-        sizes = PictureSizes(
-            original=request.original_size or size,
-            crop=request.crop or (0, 0),
-            target=request.target_size or size,
-        )
-        return {
-            text: self.family.condition(
-                text, self.encode(text, request), sizes, negative
-            )
-            for text in texts
-        }
-
-    def encode(self, prompt: str, request: Request) -> Conditioning:
-        """The text states of a prompt as it is at a step, computed or remembered.
-
-        Args:
-            request: for clip_skip and comma_padding_backtrack.
-        """
-        key = (prompt, request.clip_skip, request.comma_padding_backtrack)
-        if key not in self._texts:
-            clips = {part: self._model(part) for part in self.family.texts}
-            encoded = self.family.encode(
-                cast(dict[str, ClipText], clips),
-                self.source.tokenizer,
-                prompt,
-                clip_skip=request.clip_skip,
-                embeddings=self.embeddings,
-                comma_padding_backtrack=request.comma_padding_backtrack,
-            )
-            mx.eval(encoded.context, encoded.pooled)
-            if (chunks := encoded.context.shape[1] // CHUNK) > 1:
-                log.info(
-                    "the prompt has more than 75 tokens and is read in %d chunks",
-                    chunks,
-                )
-            self._texts[key] = encoded
-        return self._texts[key]
-
-    def _network(self, request: Resolved) -> Network:
-        """The UNet, which is told the guidance if it is LCM's."""
-        unet = cast(UNet, self._model("unet"))
-        if (width := unet.config.guidance_width) is None:
-            return unet
-        if request.negative_prompt:
-            log.warning(
-                "%s is told its guidance, and takes no negative prompt",
-                self.source.name,
-            )
-        return partial(unet, guidance=guidance_embedding(request.cfg_scale, width))
-
-    def _scale(self, request: Resolved) -> float:
-        """Of guidance by two outputs; 1, none, where the UNet is told instead."""
-        told = self.source.config("unet").guidance_width is not None
-        return 1.0 if told else request.cfg_scale
+        return Walk(self.source, request).count
 
     def decode(self, latent: mx.array) -> Image.Image:
         """The picture of a latent, (1, h, w, C)."""
@@ -296,12 +241,15 @@ class Pipeline:
         loading = self.loading
         if names := sorted({name for _, name in parts if name}):
             loading = {**loading, "embeddings": ", ".join(names)}
+        named = dict(self.source.replaced)
+        if self.refiner is not None:
+            named["Refiner"] = self.refiner.source.name
         return parameters(
             request,
             self.source.name,
             __version__,
             model_hash=self.model_hash.result(),
-            parts=self.source.replaced,
+            parts=named,
             loading=loading,
         )
 
@@ -310,41 +258,24 @@ class Pipeline:
         """A1111's hash of the model file; its thread starts at the first look."""
         return model_hash_later(self.source.path)
 
-    def _model(self, part: str) -> nn.Module:
-        if part not in self._models:
-            self._models[part] = self.source.build(part, self.dtype, self.types)
-        return self._models[part]
 
-    def _sample(
-        self,
-        image: int,
-        request: Resolved,
-        walk: Walk,
-        denoiser: Denoiser,
-        latent: mx.array | None,
-    ) -> Generator[Progress, None, mx.array]:
-        """Yields each step of a picture; returns its latent, (1, h, w, C)."""
-        steps = len(walk.sigmas) - 1
-        denoiser.begin()
-        for step in walk.steps(request.seed, denoiser, latent):
-            number, x = step.index + 1, step.x
-            mx.eval(x, step.denoised)
-            if not mx.isfinite(x).all():
-                raise SDError(
-                    f"step {number} of {steps} gave values that are no numbers;"
-                    " try again with --dtype f32"
-                )
-            yield Progress(
-                image,
-                number,
-                steps,
-                step.sigma,
-                step.denoised,
-                x,
-                walk.sigmas[number],
+def _sample(
+    image: int, walked: Iterator[Step], steps: range, walk: Walk, denoiser: Denoiser
+) -> Generator[Progress, None, mx.array]:
+    """Yields some steps of a picture; returns its latent after them, (1, h, w, C)."""
+    denoiser.begin(steps.start)
+    for step in walked:
+        number, x = step.index + 1, step.x
+        mx.eval(x, step.denoised)
+        if not mx.isfinite(x).all():
+            raise SDError(
+                f"step {number} of {walk.count} gave values that are no numbers; try "
+                "again with --dtype f32"
             )
-            denoiser.step = number
-        return x
+        sigma, target = step.sigma, walk.sigmas[number]
+        yield Progress(*(image, number, walk.count, sigma, step.denoised, x, target))
+        denoiser.step = number
+    return x
 
 
 def load(
@@ -359,6 +290,7 @@ def load(
     tensor_type_rules: str | None = None,
     prediction: str | None = None,
     embd_dir: str | Path | None = None,
+    refiner: str | Path | None = None,
 ) -> Pipeline:
     """Open a model; its weights are checked now and read when first needed.
 
@@ -376,6 +308,8 @@ def load(
         prediction: what the UNet predicts, one of PREDICTIONS; None: what the model's
             file tells.
         embd_dir: folder of textual inversion files, whose names are words of a prompt.
+        refiner: a model, as path_or_id, for the last steps: SDXL's refiner, or any of
+            the same latents; see Request.refiner_switch.
 
     Raises: CheckpointError if the model is missing, broken or not understood;
         ConfigError for an unknown type or a malformed rule.
@@ -403,10 +337,16 @@ def load(
         "tensor_type_rules": tensor_type_rules,
         "prediction": prediction,
     }
+    embeddings = Embeddings(embd_dir, source.name) if embd_dir else None
+    last = None
+    if refiner is not None:
+        opened = open_refiner(refiner, source)
+        last = Stage(opened, DTYPES[computed], types, embeddings)
     return Pipeline(
         source,
         DTYPES[computed],
         types,
-        embeddings=Embeddings(embd_dir, source.name) if embd_dir else None,
+        embeddings=embeddings,
+        refiner=last,
         loading={name: value for name, value in loading.items() if value},
     )

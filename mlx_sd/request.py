@@ -55,6 +55,8 @@ class Request:
     original_size: tuple[int, int] | None = None  # before it was scaled and cropped
     crop: tuple[int, int] | None = None  # (top, left) where the crop began; None: 0, 0
     target_size: tuple[int, int] | None = None  # after that
+    # The part of the steps before a refiner takes over; None: 0.8 if there is one.
+    refiner_switch: float | None = None
     init_img: ImageLike | None = None  # the picture to start from
     strength: float = 0.75  # how much of the way from noise is walked with init_img
     mask: ImageLike | None = None  # of init_img: white is repainted; None: all of it
@@ -82,6 +84,10 @@ class Request:
                 raise ConfigError(f"{name} {getattr(self, name)}: {most} is the most")
         if self.cfg_scale is not None and not 0 <= self.cfg_scale < float("inf"):
             raise ConfigError(f"cfg_scale {self.cfg_scale}: must be at least 0")
+        if self.refiner_switch is not None and not 0 <= self.refiner_switch <= 1:
+            raise ConfigError(
+                f"refiner_switch {self.refiner_switch}: must be from 0 to 1"
+            )
         if self.seed < -1 or self.seed + self.batch_count > SEEDS:
             raise ConfigError(
                 f"seed {self.seed}: must be from 0 to 2^64 - batch_count, or -1"

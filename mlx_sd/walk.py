@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from .caching import CACHES, Cache
 from .codec import Draw
-from .denoiser import Denoiser
+from .denoiser import Relay
 from .errors import ConfigError
 from .request import Resolved
 from .sampling.noise import RNGS, generators, latent_noise
@@ -67,12 +67,17 @@ class Walk:
         )
 
     @property
+    def count(self) -> int:
+        """Of steps."""
+        return len(self.sigmas) - 1
+
+    @property
     def cache(self) -> Callable[[], Cache] | None:
         """What makes the cache that the request names."""
         if self._request.cache_mode is None:
             return None
         make, options = CACHES[self._request.cache_mode], self._request.cache_options()
-        return partial(make, len(self.sigmas) - 1, self.prediction, **options)
+        return partial(make, self.count, self.prediction, **options)
 
     def draw(self, seed: int) -> Draw:
         """The noise that pictures are encoded with; seeded as the first picture's."""
@@ -80,7 +85,7 @@ class Walk:
         return lambda: latent_noise(rng, *self._shape)
 
     def steps(
-        self, seed: int, denoiser: Denoiser, latent: mx.array | None
+        self, seed: int, denoiser: Relay, latent: mx.array | None
     ) -> Iterator[Step]:
         """Each step of a picture; nothing is computed before it is asked for.
 

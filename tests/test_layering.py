@@ -22,7 +22,7 @@ _ORDER = (
     ("metadata", "codec", "canvas"),
     ("start",),
     ("denoiser",),
-    ("walk",),
+    ("walk", "stage"),
     ("pipeline", "convert.__init__"),
     ("__init__",),
     ("bench",),

@@ -22,6 +22,7 @@ from small_families import (
     SEED,
     SIGMAS,
     STEPS,
+    SWITCH,
     TARGET,
     WIDTH,
 )
@@ -112,6 +113,14 @@ def test_levels_of_edm_are_those_of_the_folders_scheduler(tmp_path):
     pipeline = mlx_sd.load(folder(tmp_path / "x", "SDXL", **told), dtype="f32")
     assert pipeline.resolve(REQUEST).scheduler == "exponential"
     check(pipeline, REQUEST, "edm")
+
+
+@pytest.mark.slow
+def test_a_refiner_goes_on_where_the_base_ends(tmp_path):
+    base = folder(tmp_path / "base", "SDXL")
+    refiner = folder(tmp_path / "refiner", "SDXL Refiner")
+    pipeline = mlx_sd.load(base, dtype="f32", refiner=refiner)
+    check(pipeline, replace(REQUEST, refiner_switch=SWITCH), "two_stages")
 
 
 @pytest.mark.parametrize("name", ["original_size", "crop", "target_size"])

@@ -133,6 +133,8 @@ def generate(
     recipe = None
     if from_image is not None:
         recipe, fields = _repeated(from_image)
+        if loading["refiner"] is None:  # of which _compare_models tells
+            fields.pop("refiner_switch", None)
         given = override(fields, given)
         told = {k: v for k, v in recipe.loading.items() if k in loading}
         loading = {**loading, **told, **{k: v for k, v in loading.items() if v}}
@@ -222,16 +224,23 @@ def _compare_models(recipe: Recipe, pipeline: Pipeline) -> None:
             "the picture was painted by model %s (%s), this is %s (%s)",
             *(name, digest or "no hash", ours, our_digest or "no hash"),
         )
-    if (used := recipe.loading.get("embeddings")) and pipeline.embeddings is None:
-        log.warning("the picture was painted with embeddings (--embd-dir): %s", used)
+    if (names := recipe.loading.get("embeddings")) and pipeline.embeddings is None:
+        log.warning("the picture was painted with embeddings (--embd-dir): %s", names)
+    theirs = recipe.settings.get("Refiner", "").split(" [")[0]
+    used = pipeline.refiner.source.name if pipeline.refiner is not None else ""
+    if theirs != used:
+        log.warning(
+            "the picture was painted with refiner %s, this is with %s (--refiner)",
+            *(theirs or "none", used or "none"),
+        )
     if not recipe.exact:
         return  # what is known of the parts is among what cannot be repeated
     for label in ("Unet", "VAE", "TE"):
-        theirs, used = recipe.settings.get(label), pipeline.source.replaced.get(label)
-        if theirs != used:
+        told, own = recipe.settings.get(label), pipeline.source.replaced.get(label)
+        if told != own:
             log.warning(
                 "the picture was painted with %s %s, this is with %s",
-                *(label, theirs or "the model's own", used or "the model's own"),
+                *(label, told or "the model's own", own or "the model's own"),
             )
 
 

@@ -20,7 +20,15 @@ PARTS = {
 }
 
 # What the decorators that open a model to paint give to the library's load().
-LOADING = (*OPTIONS, "dtype", "type", "tensor_type_rules", "prediction", "embd_dir")
+LOADING = (
+    *OPTIONS,
+    "dtype",
+    "type",
+    "tensor_type_rules",
+    "prediction",
+    "embd_dir",
+    "refiner",
+)
 
 
 class Choice(click.Choice[str]):
@@ -51,6 +59,12 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path),
             help="Folder of textual inversion files; their names are words of a "
             "prompt.",
+        ),
+        click.option(
+            "--refiner",
+            metavar="MODEL",
+            help="A model for the last steps, such as SDXL's refiner: see "
+            "--refiner-switch.",
         ),
         click.option(
             "--prediction",

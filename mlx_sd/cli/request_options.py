@@ -117,6 +117,11 @@ _FLAGS: tuple[tuple[tuple[str, ...], type | Pixels, str], ...] = (
         PIXELS,
         "WIDTHxHEIGHT that SDXL takes it to have been cut to.  [default: its size]",
     ),
+    (
+        ("--refiner-switch",),
+        float,
+        "Part of the steps before --refiner takes over.  [default: 0.8]",
+    ),
     (("-i", "--init-img"), str, "Picture to start from."),
     (
         ("--strength",),

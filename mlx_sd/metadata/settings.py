@@ -27,12 +27,21 @@ _LABELS = {
     "Eta": "eta",
     "Extra sample args": "extra_sample_args",
     "Custom Sigmas": "sigmas",
+    "Refiner switch at": "refiner_switch",
 }
 # A1111 names what draws the numbers; its "GPU" is CUDA as well.
 _RNG_LABELS = {"cuda": "NV", "cpu": "CPU"}
 _RNGS = {"NV": "cuda", "CPU": "cpu", "GPU": "cuda"}
 # Said of the picture, but nothing that a request could repeat.
-_SILENT = ("Model", "Model hash", "Version", "Guidance", "Batch size", "Batch pos")
+_SILENT = (
+    "Model",
+    "Model hash",
+    "Refiner",
+    "Version",
+    "Guidance",
+    "Batch size",
+    "Batch pos",
+)
 # What "Automatic" means in A1111, where it is not "Normal".
 _AUTOMATIC = {
     "dpm2": "karras",
