@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from .source import Source
 
 log = logging.getLogger(__name__)
 
+_EDM = {"min": 0.002, "max": 120.0}  # CosXL's noise levels
 _TOLD = ("prediction_type", "rescale_betas_zero_snr")
 
 
@@ -131,8 +133,15 @@ def _markers(source: Source) -> dict[str, Entry]:
     try:
         told = json.loads(path.read_text()) if path.exists() else {}
         prediction, zero = (told.get(key) for key in _TOLD)
-    except (ValueError, AttributeError, RecursionError) as error:
+        edm = str(told.get("_class_name")).startswith("EDM")
+        bounds = [float(told.get(f"sigma_{end}", at)) for end, at in _EDM.items()]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+    if edm and source.kind.base == "sdxl":
+        return {
+            (name := f"edm_vpred.sigma_{end}"): _number(path, name, value)
+            for end, value in zip(_EDM, bounds, strict=True)
+        }
     found = ["v_pred"] * (prediction == "v_prediction") + ["ztsnr"] * bool(zero)
     if found and not source.kind.base.startswith("sdxl"):
         log.warning(
@@ -147,6 +156,11 @@ def _markers(source: Source) -> dict[str, Entry]:
         name: Entry(path, name, "F32", (0,), 0, raw=lambda: np.empty(0, np.uint8))
         for name in found
     }
+
+
+def _number(path: Path, name: str, value: float) -> Entry:
+    raw = np.array([value], "<f4").view(np.uint8)
+    return Entry(path, name, "F32", (1,), raw.nbytes, raw=lambda: raw)
 
 
 def metadata(source: Source) -> dict[str, str]:

@@ -29,14 +29,28 @@ SHARDS = "{stem}.safetensors.index.json", "{stem}-0000{i}-of-00002"
 SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1, "F8_E8M0": 1, "I64": 8}
 
 
-def hollow(path: Path, shapes: seeded.Shapes, dtype: str = "F16") -> Path:
+def hollow(
+    path: Path,
+    shapes: seeded.Shapes,
+    dtype: str = "F16",
+    values: Arrays | None = None,
+) -> Path:
+    """`values`: float32 tensors that are not hollow."""
     header, end = {}, 0
+    for name, array in (values or {}).items():
+        start, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": "F32",
+            "shape": array.shape,
+            "data_offsets": (start, end),
+        }
     for name, shape in shapes.items():
         start, end = end, end + SIZES[dtype] * math.prod(shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        file.write(b"".join(array.tobytes() for array in (values or {}).values()))
         file.truncate(8 + len(text) + end)
     return path
 

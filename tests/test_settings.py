@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import checkpoints
+import mlx.core as mx
 import names
 import pytest
 import seeded
 
-from mlx_sd import CheckpointError
 from mlx_sd.convert import convert
 from mlx_sd.convert.plan import Planner
 from mlx_sd.convert.readers import read_file
@@ -18,6 +18,7 @@ from mlx_sd.convert.single import single_file
 from mlx_sd.convert.type_rules import TypeRules
 from mlx_sd.convert.writers.settings import settings
 from mlx_sd.load import DEMO, open_model
+from mlx_sd.sampling.levels import EdmLevels
 from mlx_sd.source import Source
 
 
@@ -70,8 +71,27 @@ def test_the_scheduler_says_what_markers_say(caplog):
     assert told["rescale_betas_zero_snr"] and told["timestep_spacing"] == "trailing"
     scheduler("SD 2.x")
     assert "does not say whether it predicts noise" in caplog.text
-    with pytest.raises(CheckpointError, match="noise levels of EDM"):
-        scheduler("SDXL", "edm_vpred.sigma_max")
+
+
+def test_noise_levels_of_edm_are_kept_both_ways(tmp_path):
+    bounds = {"sigma_min": 0.25, "sigma_max": 80.0}
+    path = tmp_path / "x.safetensors"
+    mx.save_safetensors(
+        str(path), {f"edm_vpred.{name}": mx.array([at]) for name, at in bounds.items()}
+    )
+    contents = replace(names.contents("SDXL", "ldm"), markers=read_file(path))
+    made = settings(Source(path, "x", contents))
+    told = made["scheduler/scheduler_config.json"]
+    assert told["_class_name"] == "EDMEulerScheduler" and told["sigma_data"] == 1
+    assert made["model_index.json"]["scheduler"] == ("diffusers", "EDMEulerScheduler")
+    assert {name: told[name] for name in bounds} == bounds
+
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(told))
+    source = Source(tmp_path, "x", names.contents("SDXL", "diffusers"), tmp_path)
+    assert source.levels() == EdmLevels(**bounds)
+    tensors = single_file(source, None, Planner(TypeRules(), ["F16", "F32"]))
+    assert {"edm_vpred.sigma_min", "edm_vpred.sigma_max"} <= {t.name for t in tensors}
 
 
 @pytest.mark.parametrize("kind, expected", [("SDXL", {"v_pred"}), ("SD 2.x", set())])

@@ -3,6 +3,9 @@
 import logging
 from dataclasses import dataclass, replace
 
+import mlx.core as mx
+import numpy as np
+
 from ...errors import CheckpointError
 from ...folder import FOLDERS
 from ...tokenizers.chunks import CHUNK
@@ -30,6 +33,16 @@ _NOISE: Json = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "steps_offset": 1,
+}
+_EDM: Json = {  # CosXL's
+    **DIFFUSERS,
+    "_class_name": "EDMEulerScheduler",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "sigma_data": 1.0,
+    "sigma_min": 0.002,
+    "sigma_max": 120.0,
+    "sigma_schedule": "exponential",
 }
 _SD = Usual(
     pipeline="StableDiffusion",
@@ -75,17 +88,18 @@ def settings(source: Source) -> dict[str, Json]:
             ".safetensors"
         )
     usual = _USUAL[model.base]
+    scheduler = _scheduler(source, usual.scheduler)
     found = {
         "unet/config.json": unet_json(config("unet"), usual.size // 8),
         "vae/config.json": vae_json(config("vae"), usual.size, usual.scale),
-        "scheduler/scheduler_config.json": usual.scheduler | _prediction(source),
+        "scheduler/scheduler_config.json": scheduler,
     }
     index: Json = {
         "_class_name": f"{usual.pipeline}{_TASKS[model.task]}Pipeline",
         **DIFFUSERS,
         "unet": ("diffusers", "UNet2DConditionModel"),
         "vae": ("diffusers", "AutoencoderKL"),
-        "scheduler": ("diffusers", usual.scheduler["_class_name"]),
+        "scheduler": ("diffusers", scheduler["_class_name"]),
     }
     for part in model.texts:
         folder, tokenizer = FOLDERS[part], tokenizer_folder(part)
@@ -97,14 +111,18 @@ def settings(source: Source) -> dict[str, Json]:
     return found | {"model_index.json": index | _WITHOUT[usual.pipeline]}
 
 
-def _prediction(source: Source) -> Json:
-    """What the UNet was trained to predict, where markers in the file say so."""
+def _scheduler(source: Source, usual: Json) -> Json:
+    """With what the UNet was trained to predict, where markers in the file say so."""
     markers = source.contents.markers
     if "edm_vpred.sigma_max" in markers:
-        raise CheckpointError(
-            f"{source.path}: predicts velocity at the noise levels of EDM, which no "
-            "diffusers folder of ours can say; write .safetensors"
-        )
+        bounds = {
+            bound: np.array(markers[name].read().astype(mx.float32)).item()
+            for bound in ("sigma_min", "sigma_max")
+            if (name := f"edm_vpred.{bound}") in markers
+        }
+        return _EDM | bounds
+    if source.config("unet").guidance_width is not None:
+        usual = {**_NOISE, "_class_name": "LCMScheduler"}
     velocity = "v_pred" in markers
     if source.kind.base == "sd2" and source.folder is None and not velocity:
         log.warning(
@@ -116,7 +134,7 @@ def _prediction(source: Source) -> Json:
     found: Json = {"prediction_type": "v_prediction" if velocity else "epsilon"}
     if "ztsnr" in markers:
         found |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return found
+    return usual | found
 
 
 # What the pipelines can do without, and want to be told so.
