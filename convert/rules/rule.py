@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from ..layouts import SAME, Layout
@@ -45,7 +45,8 @@ class Rules:
         return _matches(self._by_theirs, theirs)
 
     def match(self, theirs: str) -> Match | None:
-        return next(self.matches(theirs), None)
+        """The first; remembered, for a file's names are tried in several tables."""
+        return _first(self._by_theirs, theirs)
 
     def sources(self, ours: str) -> Iterator[Match]:
         """The foreign names that a parameter of ours can have, the usual one first."""
@@ -101,6 +102,11 @@ def _matches(tree: _Tree, name: str) -> Iterator[Match]:
             yield Match(
                 rule.theirs.format_map(groups), rule.parameters(groups), rule.layout
             )
+
+
+@lru_cache(maxsize=1 << 14)
+def _first(tree: _Tree, name: str) -> Match | None:
+    return next(_matches(tree, name), None)
 
 
 def _steps(node: _Tree, groups: Groups, part: str) -> Iterator[tuple[_Tree, Groups]]:
