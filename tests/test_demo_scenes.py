@@ -30,13 +30,18 @@ from mlx_sd.demo.scenes import (
     random_scene,
     stream,
 )
-from mlx_sd.demo.score import read, score
+from mlx_sd.demo.score import Seen, read, score
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[tuple[Scene, Caption, np.ndarray]]:
+def drawn() -> list[tuple[Scene, Caption]]:
     rows = itertools.islice(stream(3, held=True), 80)
-    return [(scene, describe(scene, r), painter.render(scene)) for scene, r in rows]
+    return [(scene, describe(scene, r)) for scene, r in rows]
+
+
+@pytest.fixture(scope="module")
+def seen(drawn) -> list[Seen]:
+    return [read(painter.render(scene)) for scene, _ in drawn]
 
 
 def everything(scene: Scene) -> Caption:
@@ -106,27 +111,28 @@ def test_captions_vary_and_say_what_they_claim():
                 assert any(words in text for words in SKY_WORDS[scene.sky])
 
 
-def test_score_finds_what_the_painter_drew(drawn):
-    results = [ok for s, c, image in drawn for ok in score(image, s, c).values()]
+def test_score_finds_what_the_painter_drew(drawn, seen):
+    asked = zip(seen, drawn, strict=True)
+    results = [ok for found, of in asked for ok in score(found, *of).values()]
     assert np.mean(results) > 0.98
 
 
 def test_score_tolerates_noise_as_a_decoder_leaves(drawn):
     rng = np.random.default_rng(0)
     results = []
-    for scene, caption, image in drawn[:30]:
+    for scene, caption in drawn[:30]:
+        image = painter.render(scene)
         noisy = np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
-        results += score(noisy, scene, caption).values()
+        results += score(read(noisy), scene, caption).values()
     assert np.mean(results) > 0.97
 
 
-def test_score_is_low_for_pictures_of_other_scenes(drawn):
+def test_score_is_low_for_pictures_of_other_scenes(drawn, seen):
     """Chance alone: one sky in four, and a thing of the right kind now and then."""
-    images = [image for _, _, image in drawn[1:]]
     asked: Counter[str] = Counter()
     found: Counter[str] = Counter()
-    for (scene, caption, _), image in zip(drawn, images, strict=False):
-        for (name, _), ok in score(image, scene, caption).items():
+    for of, other in zip(drawn, seen[1:], strict=False):
+        for (name, _), ok in score(other, *of).items():
             asked[name] += 1
             found[name] += ok
     assert all(found[name] / asked[name] < 0.4 for name in ("sky", "ground", "kind"))
@@ -140,10 +146,10 @@ def test_score_is_low_for_pictures_of_other_scenes(drawn):
 )
 def test_score_notices_one_wrong_attribute(change):
     scene = Scene("day", "grass", (Thing("house", "red", "big", "left"),), 3)
-    image = painter.render(scene)
-    assert all(score(image, scene, everything(scene)).values())
+    found = read(painter.render(scene))
+    assert all(score(found, scene, everything(scene)).values())
     wrong = replace(scene, things=(replace(scene.things[0], **change),))
-    result = score(image, wrong, everything(wrong))
+    result = score(found, wrong, everything(wrong))
     failed = {name for (name, _), ok in result.items() if not ok}
     all_of_it = {"kind", "colour", "size", "place"}
     assert failed == (all_of_it if "kind" in change else set(change))

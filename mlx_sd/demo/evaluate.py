@@ -14,7 +14,7 @@ from .. import Request, load
 from .captions import describe
 from .report import contact_sheet, summary
 from .scenes import stream
-from .score import score
+from .score import read, score
 
 _SEED = 18  # of the prompts; training's own checks use the same
 
@@ -55,7 +55,7 @@ def main(
         image = pipeline(request)[0]
         images.append(image)
         asked.append((scene, caption))
-        results.append(score(np.asarray(image), scene, caption))
+        results.append(score(read(np.asarray(image)), scene, caption))
         if len(images) % 16 == 0:
             click.echo(f"{len(images)} of {prompts}: {summary(results)}", err=True)
     click.echo(summary(results))

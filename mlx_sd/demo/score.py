@@ -47,28 +47,31 @@ class Found:
     overlap: float
 
 
+Seen = tuple[str, str, list[Found]]  # sky, ground, things
+
+
 def score(
-    image: np.ndarray, scene: Scene, caption: Caption
+    seen: Seen, scene: Scene, caption: Caption
 ) -> dict[tuple[Attribute, int], bool]:
     """Whether each attribute that the caption names is in the picture.
 
     Args:
-        image: (128, 128, 3) uint8.
+        seen: what read() found in it.
         scene, caption: what was asked for; the caption describes the scene.
 
     Returns: caption.named → found. A thing's colour, size and place count only where
     a thing of the right kind is seen.
     """
-    sky, ground, things = read(image)
+    sky, ground, things = seen
     result = {}
     for name, index in caption.named:
         if index < 0:
-            seen, asked = (sky, scene.sky) if name == "sky" else (ground, scene.ground)
-            result[name, index] = seen == asked
+            there, asked = (sky, scene.sky) if name == "sky" else (ground, scene.ground)
+            result[name, index] = there == asked
     return result | _best_assignment(things, scene, caption)
 
 
-def read(image: np.ndarray) -> tuple[str, str, list[Found]]:
+def read(image: np.ndarray) -> Seen:
     """Sky, ground and things of a picture, (128, 128, 3) uint8."""
     small = image.reshape(_GRID, 2, _GRID, 2, 3).mean(axis=(1, 3))
     sky = _nearest_sky(small)
