@@ -1,12 +1,16 @@
 """Shared fixtures: an isolated cache, and checkpoints made from tensor names."""
 
+import fcntl
 import functools
+import importlib
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import seeded
 from digest import digests
+from loaded import load_once
 from safetensors.numpy import save_file
 
 from mlx_sd.load import open_model
@@ -40,12 +44,29 @@ def expected(small):
 
 @pytest.fixture(scope="session")
 def full_checkpoint(tmp_path_factory):
-    """A function that writes, once, a full-size SD 1.5 checkpoint in float16: 2 GB."""
+    """A function that writes a full-size SD 1.5 checkpoint in float16: 2 GB.
+
+    Once for all processes of a run.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
 
     @functools.cache
     def write() -> Path:
-        path = tmp_path_factory.mktemp("full") / "sd15-seeded.safetensors"
-        seeded.save(path, seeded.sd1_shapes())
+        path, part = folder / "sd15-seeded.safetensors", folder / "sd15-seeded.part"
+        with open(part, "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                seeded.save(part, seeded.sd1_shapes())
+                part.rename(path)
         return path
 
     return write
+
+
+@pytest.fixture
+def loaded_once(monkeypatch):
+    """`mlx-sd generate` paints with a bundled model that is loaded already."""
+    command = importlib.import_module("mlx_sd.cli.generate")
+    monkeypatch.setattr(command, "load", load_once)

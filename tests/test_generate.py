@@ -6,6 +6,7 @@ import numpy as np
 import opcodes
 import pytest
 from click.testing import CliRunner
+from loaded import bundled
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -18,7 +19,8 @@ from mlx_sd.sampling.schedules import SCHEDULES
 from mlx_sd.source import Source
 
 SIZE = {"width": 64, "height": 64}
-PIPELINE = load()
+PIPELINE = bundled()
+pytestmark = pytest.mark.usefixtures("loaded_once")
 SMALL = ["-p", "a red house", "--steps", "2", "-W", "64", "-H", "64"]
 
 

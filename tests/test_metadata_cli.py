@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from loaded import bundled
 from PIL import Image, PngImagePlugin
 
-from mlx_sd import Request, SDError, load
+from mlx_sd import Request, SDError
 from mlx_sd.cli import main
 from mlx_sd.image import save
 from mlx_sd.metadata import model_hash, model_hash_later, repeat
@@ -74,7 +75,7 @@ def test_picture_is_painted_again_to_the_byte(suffix, tmp_path):
 
 
 def paint(request: Request, path: Path) -> None:
-    for event in load().stream(request):
+    for event in bundled().stream(request):
         if isinstance(event, Picture):
             event.save(path)
 

@@ -14,6 +14,7 @@ from mlx_sd.cli.outputs import numbered
 from mlx_sd.metadata import read
 
 SMALL = ["--steps", "1", "-W", "64", "-H", "64"]
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 @pytest.mark.parametrize(
