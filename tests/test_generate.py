@@ -18,7 +18,7 @@ from mlx_sd.sampling.samplers import SAMPLERS
 from mlx_sd.sampling.schedules import SCHEDULES
 from mlx_sd.source import Source
 
-SIZE = {"width": 64, "height": 64}
+SIZE = {"width": 32, "height": 32}
 PIPELINE = bundled()
 pytestmark = pytest.mark.usefixtures("loaded_once")
 SMALL = ["-p", "a red house", "--steps", "2", "-W", "64", "-H", "64"]
