@@ -5,7 +5,7 @@ import pytest
 
 from mlx_sd import load
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -13,15 +13,9 @@ def pipeline(full_checkpoint):
     return load(full_checkpoint(), dtype="f32")
 
 
-# One by default, for time; the others use the same parts but the sampler and schedule,
-# which have tests of their own.
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "euler" else pytest.param(name, marks=pytest.mark.slow)
-        for name in parity.REQUESTS
-    ],
-)
+# The default run has the same of narrow models, in test_small_families.py, and each of
+# the full-size networks, in test_models.py.
+@pytest.mark.parametrize("name", parity.REQUESTS)
 def test_picture_matches_both_peers(pipeline, name):
     latent, diffusers, cpp = parity.picture(pipeline, name)
     # float32 rounding, enlarged by guidance and by a network that does not denoise.

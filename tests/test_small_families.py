@@ -10,14 +10,15 @@ from small_families import CFG, HEIGHT, NEGATIVE, PROMPT, SEED, STEPS, WIDTH
 
 import mlx_sd
 
-# File → kind of model, what the UNet predicts, the negative prompt.
-CASES = {
-    "sd2": ("SD 2.x", "epsilon", NEGATIVE),
-    "sd2_v": ("SD 2.x", "v_prediction", NEGATIVE),
-    "sdxl": ("SDXL", "epsilon", NEGATIVE),
-    "sdxl_empty": ("SDXL", "epsilon", ""),
-    "refiner": ("SDXL Refiner", "epsilon", NEGATIVE),
-}
+slow = pytest.mark.slow
+# File, kind of model, what the UNet predicts, the negative prompt.
+CASES = (
+    pytest.param("sd2", "SD 2.x", "epsilon", NEGATIVE),
+    pytest.param("sd2_v", "SD 2.x", "v_prediction", NEGATIVE),
+    pytest.param("sdxl", "SDXL", "epsilon", NEGATIVE, marks=slow),
+    pytest.param("sdxl_empty", "SDXL", "epsilon", "", marks=slow),
+    pytest.param("refiner", "SDXL Refiner", "epsilon", NEGATIVE, marks=slow),
+)
 BOUND = 1e-5  # relative; both compute in float32
 LATENT = 1e-3  # the same after 10 steps, each of which magnifies what rounding left
 
@@ -41,11 +42,9 @@ def folders(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_pictures_are_those_of_diffusers(case, folders):
-    kind, prediction, negative = CASES[case]
-    golden = np.load(Path(__file__).parent / f"golden/family_{case}.npz")
+@pytest.mark.parametrize("file, kind, prediction, negative", CASES)
+def test_pictures_are_those_of_diffusers(file, kind, prediction, negative, folders):
+    golden = np.load(Path(__file__).parent / f"golden/family_{file}.npz")
     pipeline = mlx_sd.load(folders(kind, prediction), dtype="f32")
     assert pipeline.source.kind.name == kind
     request = mlx_sd.Request(
