@@ -21,7 +21,7 @@ demo: .venv/installed-$(EXTRA)
 	$(BIN)/mlx-sd generate -p "$(PROMPT)" -o out/demo.png
 
 test: .venv/installed-$(DEV)
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
