@@ -1,7 +1,5 @@
 """Pictures: arrays ↔ PIL, and files with their settings that are whole or absent."""
 
-import base64
-import io
 import logging
 import os
 import struct
@@ -27,56 +25,6 @@ FORMATS = {
     ".webp": "WEBP",
 }
 JPEG_EXIF = 65_533  # bytes: a segment's length is 16 bits, its own two included
-_URI = "data:image/png;base64,"
-
-# A file, a data URI of one, a picture, or its pixels: (H, W), (H, W, 3) or (H, W, 4),
-# uint8, or floats from 0 to 1.
-ImageLike = str | Path | Image.Image | np.ndarray | mx.array
-
-
-def settled(name: str, image: ImageLike | None) -> str | Image.Image | None:
-    """A path, or a picture. Raises: ConfigError for what is neither."""
-    if image is None or isinstance(image, Image.Image):
-        return image
-    if isinstance(image, str | Path):
-        text = str(image)
-        return open_picture(text) if text.startswith(_URI) else text
-    pixels = np.array(image)
-    if pixels.dtype.kind == "f":
-        if not (np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1):
-            raise ConfigError(f"{name}: pixels of float type must be from 0 to 1")
-        pixels = np.floor(pixels * 255 + 0.5).astype(np.uint8)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not pixels.size:
-        raise ConfigError(
-            f"{name}: {pixels.dtype} of shape {list(pixels.shape)} is no picture; give "
-            "(H, W, 3), of uint8 or of floats from 0 to 1"
-        )
-    return Image.fromarray(pixels)
-
-
-def uri(image: ImageLike | None) -> str | None:
-    """What `settled` gave, as text."""
-    if not isinstance(image, Image.Image):
-        return None if image is None else str(image)
-    file = io.BytesIO()
-    image.save(file, format="PNG")
-    return _URI + base64.b64encode(file.getvalue()).decode()
-
-
-def open_picture(image: ImageLike) -> Image.Image:
-    """What `settled` gave, as RGB. Raises: SDError if it cannot be read."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    where: str | io.BytesIO = str(image)
-    if str(image).startswith(_URI):
-        where = io.BytesIO(base64.b64decode(str(image).removeprefix(_URI)))
-    try:
-        with Image.open(where) as opened:
-            return opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise SDError(
-            f"{image:.200}: not a picture that can be read: {error}"
-        ) from error
 
 
 def to_pixels(image: Image.Image) -> mx.array:

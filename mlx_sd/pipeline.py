@@ -15,7 +15,7 @@ from PIL import Image
 
 from . import backend
 from ._version import __version__
-from .canvas import size_of
+from .canvas import canvas, size_of
 from .codec import Codec
 from .convert.type_rules import TypeRules
 from .defaults import defaults
@@ -126,7 +126,8 @@ class Pipeline(Stage):
         request = self.resolve(request)
         walk = Walk(self.source, request)
         backend.prepare_for(self.source.parameters("unet"))
-        start = starting(request, self.source, self.codec, walk.draw(request.seed))
+        board, draw = canvas(request), walk.draw(request.seed)
+        start = starting(request, board, self.source, self.codec, draw)
         requests = [
             replace(request, seed=request.seed + i, batch_count=1)
             for i in range(request.batch_count)
@@ -149,7 +150,8 @@ class Pipeline(Stage):
             del denoisers
 
         for single, latent in zip(requests, latents, strict=True):
-            yield Picture(self.decode(latent), single, self)
+            image = self.decode(latent)
+            yield Picture(board.finished(image) if board else image, single, self)
 
     def resolve(self, request: Request) -> Resolved:
         """The request with what it left open: a seed, and what the model has usually.

@@ -3,12 +3,13 @@
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from . import caching
 from .errors import ConfigError, unknown
-from .image import ImageLike, settled, uri
+from .reading import ImageLike, settled, uri
+from .resize import RESIZE_MODES
 from .sampling.names import resolve_sampler, resolve_scheduler
 from .sampling.noise import RNGS
 from .sampling.samplers import check
@@ -20,6 +21,19 @@ BACKTRACK = 74  # tokens, the most that comma_padding_backtrack can be
 # What SDXL is told of a picture; each field holds two numbers of pixels.
 SIZES = ("original_size", "crop", "target_size")
 PICTURES = ("init_img", "mask", "ref_image")  # fields that hold one
+# Field → those of which it needs one to have an effect. A field comes before those that
+# need it.
+NEEDS = {
+    "strength": ("init_img",),
+    "mask": ("init_img",),
+    "extend": ("init_img",),
+    "resize_mode": ("init_img", "ref_image"),
+    "invert_mask": ("mask",),
+    "mask_blur": ("mask", "extend"),
+    "paste_back": ("mask", "extend"),
+    "inpaint_full_res": ("mask", "extend"),
+    "inpaint_full_res_padding": ("inpaint_full_res",),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,14 @@ class Request:
     refiner_switch: float | None = None
     init_img: ImageLike | None = None  # the picture to start from
     strength: float = 0.75  # how much of the way from noise is walked with init_img
+    resize_mode: str = "crop"  # how pictures get the size to paint; see RESIZE_MODES
     mask: ImageLike | None = None  # of init_img: white is repainted; None: all of it
+    invert_mask: bool = False  # black is repainted
+    mask_blur: float = 0  # pixels, sigma of the soft edge with which it is put back
+    paste_back: bool = False  # leave each pixel as it was where the mask is black
+    inpaint_full_res: bool = False  # paint what surrounds the mask alone, in full size
+    inpaint_full_res_padding: int = 32  # pixels of init_img around the mask for that
+    extend: tuple[int, ...] | None = None  # pixels to add: left, top, right, bottom
     ref_image: ImageLike | None = None  # the picture that an editing model is to edit
     img_cfg_scale: float | None = None  # how closely to keep to it; None: the family's
     cache_mode: str | None = None  # see CACHES; None: every step is computed
@@ -132,13 +153,40 @@ class Request:
     def _settle_pictures(self) -> None:
         for name in PICTURES:
             object.__setattr__(self, name, settled(name, getattr(self, name)))
-        if self.mask is not None and self.init_img is None:
-            raise ConfigError("mask: is of a picture to start from; give init_img too")
+        self._settle_extend()
+        for name, needed in NEEDS.items():
+            given = getattr(self, name) != getattr(type(self), name)
+            if given and not any(_is_set(getattr(self, other)) for other in needed):
+                raise ConfigError(
+                    f"{name}: has no effect without {' or '.join(needed)}; give that "
+                    f"too, or leave {name} out"
+                )
         if not 0 <= self.strength <= 1:
             raise ConfigError(f"strength {self.strength:g}: must be from 0 to 1")
         scale = self.img_cfg_scale
         if scale is not None and not 0 <= scale < float("inf"):
             raise ConfigError(f"img_cfg_scale {scale:g}: must be at least 0")
+        if self.resize_mode not in RESIZE_MODES:
+            raise unknown("resize_mode", self.resize_mode, RESIZE_MODES)
+        for name in ("mask_blur", "inpaint_full_res_padding"):
+            if not 0 <= getattr(self, name) <= MOST["width"]:
+                raise ConfigError(
+                    f"{name} {getattr(self, name):g}: must be from 0 to {MOST['width']}"
+                )
+
+    def _settle_extend(self) -> None:
+        """Four numbers, of which one is not 0; or None."""
+        if self.extend is None:
+            return
+        sides = tuple(self.extend)
+        whole = all(isinstance(side, int) for side in sides)
+        if len(sides) != 4 or not whole or not 0 <= min(sides) <= max(sides) <= 1 << 15:
+            shown = ",".join(map(str, sides))
+            raise ConfigError(
+                f"extend {shown:.100}: must be left,top,right,bottom in whole pixels, "
+                "such as 0,0,64,0"
+            )
+        object.__setattr__(self, "extend", sides if any(sides) else None)
 
     def _check_cache(self) -> None:
         options = self.cache_options()
@@ -176,8 +224,12 @@ class Request:
 
         Pictures that are not in files become data URIs of PNG.
         """
-        values = asdict(self)
-        return values | {name: uri(getattr(self, name)) for name in PICTURES}
+        return self.settings() | {name: uri(getattr(self, name)) for name in PICTURES}
+
+    def settings(self) -> dict[str, Any]:
+        """JSON-able: all fields but those that hold a picture."""
+        names = [field.name for field in fields(self)]
+        return {name: getattr(self, name) for name in names if name not in PICTURES}
 
 
 def _numbers(field: str, text: str, example: str) -> dict[str, float]:
@@ -205,7 +257,20 @@ class Resolved(Request):
     sampling_method: str = ""
 
 
-def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def effective(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of fields for Request those that have an effect beside the others."""
+    kept = dict(given)
+    for name, needed in NEEDS.items():
+        if name in kept and not any(_is_set(kept.get(other)) for other in needed):
+            del kept[name]
+    return kept
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value is not False
+
+
+def override(found: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields for Request, those of `given` before the others.
 
     Noise levels may be said in several ways, of which one replaces another: `sigmas`
@@ -222,7 +287,7 @@ def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
         replaced |= {"scheduler", "sigmas"}
     if {"scheduler", "steps"} & given.keys():
         replaced.add("sigmas")
-    kept = {name: value for name, value in fields.items() if name not in replaced}
+    kept = {name: value for name, value in found.items() if name not in replaced}
     return kept | dict(given)
 
 

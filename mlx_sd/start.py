@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from .canvas import Canvas, canvas, fitted
+from .canvas import Canvas, reference
 from .codec import Codec, Draw
 from .errors import ConfigError
 from .image import to_pixels
@@ -55,15 +55,17 @@ def image_scale(request: Request, source: Source) -> float:
     return 1.5 if source.kind.task == "edit" else 1.0
 
 
-def starting(request: Request, source: Source, codec: Codec, draw: Draw) -> Start:
+def starting(
+    request: Request, board: Canvas | None, source: Source, codec: Codec, draw: Draw
+) -> Start:
     """What a resolved request's pictures give to sampling.
 
     Args:
+        board: what canvas() makes of the request.
         draw: noise to encode pictures with, drawn for init_img first.
 
     Raises: SDError if a picture cannot be read or encoded.
     """
-    board = canvas(request)
     latent = codec.encode(to_pixels(board.picture), draw) if board else None
     white = None if board is None or board.mask is None else _white(board.mask)
     keep = None if white is None else 1 - _in_latent(white, codec.reduction)
@@ -71,9 +73,10 @@ def starting(request: Request, source: Source, codec: Codec, draw: Draw) -> Star
     if source.kind.task == "inpaint":
         return _inpainting(start, request, board, white, codec, draw)
     if source.kind.task == "edit":
-        picture = board.picture if board else Image.new("RGB", (8, 8))
-        if request.ref_image is not None:
-            picture = fitted(request.ref_image, request)
+        picture = reference(request)
+        if picture is None:
+            assert board is not None, "check_pictures wants one of them"
+            picture = board.picture
         # The mean, which diffusers scales for CosXL's editing model alone.
         scaled = source.prediction is EdmV
         seen = codec.encode(to_pixels(picture), None, scaled)
@@ -108,8 +111,8 @@ def _inpainting(
 
 
 def _white(mask: Image.Image) -> mx.array:
-    """(1, H, W, 1) float32, 1 where the mask is lighter than middle grey, else 0."""
-    return mx.array((np.array(mask) > 127).astype(np.float32))[None, ..., None]
+    """(1, H, W, 1) float32, 1 where the mask is 255 and 0 where it is 0."""
+    return mx.array(np.array(mask, np.float32) / 255)[None, ..., None]
 
 
 def _in_latent(white: mx.array, reduction: int) -> mx.array:

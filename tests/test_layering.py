@@ -15,7 +15,10 @@ _ORDER = (
     ("convert",),
     ("weights",),
     ("quantize", "embeddings"),
-    ("build", "caching", "families", "hub", "image", "tiling"),
+    (
+        *("build", "caching", "families", "hub", "image", "reading", "resize"),
+        "tiling",
+    ),
     ("training",),
     ("source",),
     ("load", "request", "defaults"),

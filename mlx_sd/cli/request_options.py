@@ -129,9 +129,42 @@ _FLAGS: tuple[tuple[tuple[str, ...], type | Pixels, str], ...] = (
         "How far to leave that picture: 0 hardly, 1 entirely.",
     ),
     (
+        ("--resize-mode",),
+        str,
+        "How pictures get the size to paint: crop their middle, fit all of them in, "
+        "repeating their edges, or stretch them.",
+    ),
+    (
         ("--mask",),
         str,
         "Picture whose white says what of --init-img to repaint.",
+    ),
+    (("--invert-mask",), bool, "Repaint what is black in it."),
+    (
+        ("--mask-blur",),
+        float,
+        "Soft edge, in pixels (sigma), of the part that is put back into --init-img.",
+    ),
+    (
+        ("--paste-back",),
+        bool,
+        "Leave each pixel of --init-img as it was where the mask is black.",
+    ),
+    (
+        ("--inpaint-full-res",),
+        bool,
+        "Paint what surrounds the mask alone, at the size of -W and -H or the model's, "
+        "and put it back.",
+    ),
+    (
+        ("--inpaint-full-res-padding",),
+        int,
+        "Pixels around the mask to show the model then.",
+    ),
+    (
+        ("--extend",),
+        str,
+        'Pixels to add to --init-img and paint, as "left,top,right,bottom".',
     ),
     (
         ("-r", "--ref-image"),
@@ -183,13 +216,14 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )(command)
     for flags, kind, text in reversed(_FLAGS):
         default = getattr(_DEFAULT, _field(flags))
-        if default not in (None, ""):
+        if default not in (None, "", False):
             text += f"  [default: {default}]"
         listed = flags in (("--extra-sample-args",), ("--cache-option",))
         callback = joined if listed else None
-        command = click.option(
-            *flags, type=kind, help=text, multiple=listed, callback=callback
-        )(command)
+        how: dict[str, Any] = {"type": kind, "multiple": listed, "callback": callback}
+        if kind is bool:
+            how = {"is_flag": True, "default": None}
+        command = click.option(*flags, help=text, **how)(command)
     return command
 
 
@@ -212,9 +246,22 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
             given[field] = read_text(path)
     if "sigmas" in given:
         given["sigmas"] = parse_sigmas(given["sigmas"])
+    if "extend" in given:
+        given["extend"] = _sides(given["extend"])
     if given.get("clip_skip", 1) < 1:  # stable-diffusion.cpp's -1
         given["clip_skip"] = None
     return given
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    """Raises: ConfigError."""
+    try:
+        return tuple(int(side) for side in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"extend {text!r:.100}: must be left,top,right,bottom in whole pixels, "
+            "such as 0,0,64,0"
+        ) from None
 
 
 def read_text(path: Path) -> str:
