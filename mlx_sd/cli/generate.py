@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..errors import ConfigError, SDError
 from ..image import check_writable
 from ..metadata import Recipe, read, repeat
 from ..pipeline import Picture, Pipeline, load
-from ..request import Request, override
+from ..request import PICTURES, Request, override
 from .batch import Job, SettledJob, read_batch
 from .options import LOADING, Choice, model_options, part_options
 from .outputs import numbered
@@ -132,7 +132,7 @@ def generate(
     given = request_fields(options)
     recipe = None
     if from_image is not None:
-        recipe, fields = _repeated(from_image)
+        recipe, fields = _repeated(from_image, given)
         if loading["refiner"] is None:  # of which _compare_models tells
             fields.pop("refiner_switch", None)
         given = override(fields, given)
@@ -202,13 +202,22 @@ def _check_mode(mode: str) -> None:
         raise ConfigError(f"--mode {mode}: not known here; img_gen is")
 
 
-def _repeated(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    """A file's recipe and its fields of a Request; says what cannot be repeated."""
-    fields, lost = repeat(path)
+def _repeated(path: Path, given: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """A file's recipe and its fields of a Request; says what cannot be repeated.
+
+    Args:
+        given: fields from the command line.
+    """
+    pictures = given.keys() & set(PICTURES)
+    fields, lost = repeat(path, pictures)
     for entry in lost:
         log.warning("%s: cannot be repeated: %s", path, entry)
     recipe = read(path).recipe
     assert recipe is not None, "repeat() raises then"
+    missing = [name for name in recipe.pictures if name not in pictures]
+    if missing:
+        flags = " ".join(f"--{name.replace('_', '-')} FILE" for name in missing)
+        log.warning("%s: was made from pictures; give them again: %s", path, flags)
     return recipe, fields
 
 

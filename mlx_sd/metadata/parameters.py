@@ -31,10 +31,9 @@ def parameters(
         parts: "VAE", "Unet" or "TE" → the name of a part in a file of its own.
         loading: load()'s arguments that decide over pixels, such as dtype; JSON-able.
     """
-    record = request.to_dict()
+    record = request.settings()
     del record["batch_count"]  # a file holds one picture, with a seed of its own
-    for name in PICTURES:
-        del record[name]
+    pictures = [name for name in PICTURES if getattr(request, name) is not None]
     prompts = {name: record.pop(name) for name in ("prompt", "negative_prompt")}
     labels = settings.written(request)
     if model_hash is not None:
@@ -42,7 +41,9 @@ def parameters(
     labels |= {"Model": model, **(parts or {}), "Version": f"mlx-sd {version}"}
 
     def written(record: dict[str, Any]) -> str:
-        values = {"request": record, "loading": dict(loading or {})}
+        values: dict[str, Any] = {"request": record, "loading": dict(loading or {})}
+        # What it started from is named alone: it may be large, or nobody's business.
+        values |= {"pictures": pictures} if pictures else {}
         labels[JSON_KEY] = json.dumps(values, separators=(",", ":"))
         text = infotext.write(infotext.Infotext(**prompts, settings=labels))
         # What is no Unicode, such as a shell's stray bytes, is in the JSON alone.

@@ -1,17 +1,19 @@
 """From a picture's file to what it says of how it was made."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import SDError
+from ..request import PICTURES
 from . import comfyui, infotext
 from .chunks import Text, texts
 from .parameters import JSON_KEY
 from .recipe import Metadata, Recipe
+from .settings import pictures_of, to_request_fields
 from .settings import text as shown
-from .settings import to_request_fields
 
 _INFOTEXTS = ("parameters", "UserComment", "sdcpp:parameters")
 # What json.loads raises, and then the look at what it gave.
@@ -30,8 +32,13 @@ def read(path: str | Path) -> Metadata:
     return Metadata(path, format, tuple(found), _recipe(found))
 
 
-def repeat(path: str | Path) -> tuple[dict[str, Any], list[str]]:
+def repeat(
+    path: str | Path, pictures: Collection[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """What to give to Request to paint a file's picture again; see to_request_fields.
+
+    Args:
+        pictures: what will be given beside it: "init_img", "mask", "ref_image".
 
     Raises: SDError as `read` does, and if the file says nothing that could be repeated.
     """
@@ -40,7 +47,7 @@ def repeat(path: str | Path) -> tuple[dict[str, Any], list[str]]:
         raise SDError(f"{path}: says nothing of how it was painted")
     if not (recipe.prompt or recipe.settings):
         raise SDError(f"{path}: cannot be repeated: {'; '.join(recipe.notes)}")
-    return to_request_fields(recipe)
+    return to_request_fields(recipe, pictures)
 
 
 def _recipe(found: list[Text]) -> Recipe | None:
@@ -62,7 +69,8 @@ def _of_infotext(info: infotext.Infotext) -> Recipe:
     if "SDCPP" in settings or version.startswith("stable-diffusion.cpp"):
         return _sdcpp(info, settings, settings.pop("SDCPP", None))
     program = "mlx-sd" if version.startswith("mlx-sd") else "A1111"
-    return Recipe(program, info.prompt, info.negative_prompt, settings)
+    plain = Recipe(program, info.prompt, info.negative_prompt, settings)
+    return replace(plain, pictures=pictures_of(settings))
 
 
 def _ours(info: infotext.Infotext, settings: dict[str, str], text: str) -> Recipe:
@@ -76,10 +84,11 @@ def _ours(info: infotext.Infotext, settings: dict[str, str], text: str) -> Recip
             for name, value in record["loading"].items()
             if isinstance(value, str | int | float | None)
         }
+        pictures = tuple(n for n in record.get("pictures", ()) if n in PICTURES)
     except _BROKEN:
         note = f"{JSON_KEY}: damaged; the settings beside it are used"
         return replace(plain, notes=(note,))
-    return _told(replace(plain, loading=loading), exact)
+    return _told(replace(plain, loading=loading, pictures=pictures), exact)
 
 
 def _sdcpp(
@@ -134,6 +143,7 @@ def _sdcpp_fields(record: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ..
         "eta": sampling.get("eta"),
         "sigmas": sampling.get("custom_sigmas") or None,
         "clip_skip": max(record.get("clip_skip", 0), 0) or None,
+        "strength": record.get("strength"),
     }
     fields |= {name: value for name, value in optional.items() if value is not None}
     others = {

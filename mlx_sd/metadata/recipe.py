@@ -17,6 +17,9 @@ class Recipe:
     settings: dict[str, str]  # by A1111's labels
     exact: dict[str, Any] = field(default_factory=dict)  # Request's fields, if told
     loading: dict[str, Any] = field(default_factory=dict)  # load()'s arguments, if told
+    pictures: tuple[
+        str, ...
+    ] = ()  # Request's fields that held one, if told or inferred
     notes: tuple[str, ...] = ()  # what could not be followed or read
 
 

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from ..request import Request, typed
+from ..request import Request, effective, typed
 from ..sampling.names import resolve_sampler, resolve_scheduler
 from ..sampling.samplers import SAMPLERS
 from ..sampling.schedules import SCHEDULES
@@ -18,6 +18,7 @@ _LABELS = {
     "Sampler": "sampling_method",
     "Schedule type": "scheduler",
     "CFG scale": "cfg_scale",
+    "Image CFG scale": "img_cfg_scale",
     "Seed": "seed",
     "Size": "size",
     "Denoising strength": "strength",
@@ -28,7 +29,14 @@ _LABELS = {
     "Extra sample args": "extra_sample_args",
     "Custom Sigmas": "sigmas",
     "Refiner switch at": "refiner_switch",
+    "Mask blur": "mask_blur",
+    "Mask mode": "invert_mask",
+    "Inpaint area": "inpaint_full_res",
+    "Masked area padding": "inpaint_full_res_padding",
 }
+# Fields that are a matter of yes or no → what A1111 writes for that.
+_YES = {"invert_mask": "Inpaint not masked", "inpaint_full_res": "Only masked"}
+_NO = ("Inpaint masked", "Whole picture")
 # A1111 names what draws the numbers; its "GPU" is CUDA as well.
 _RNG_LABELS = {"cuda": "NV", "cpu": "CPU"}
 _RNGS = {"NV": "cuda", "CPU": "cpu", "GPU": "cuda"}
@@ -56,7 +64,7 @@ _AUTOMATIC = {
 
 def written(request: Request) -> dict[str, str]:
     """The settings of a request by A1111's labels, in its order."""
-    values = request.to_dict()
+    values = request.settings()
     if request.sampling_method:
         values["sampling_method"] = SAMPLERS[request.sampling_method].label
     if values["scheduler"]:
@@ -64,6 +72,11 @@ def written(request: Request) -> dict[str, str]:
     values["size"] = f"{request.width}x{request.height}"
     if request.init_img is None:
         del values["strength"]
+    for name, label in _YES.items():
+        values[name] = label if values[name] else None
+    values["mask_blur"] = values["mask_blur"] or None
+    if not request.inpaint_full_res:
+        del values["inpaint_full_res_padding"]
     for rng in ("rng", "sampler_rng"):
         if values.get(rng):
             values[rng] = _RNG_LABELS.get(values[rng], values[rng])
@@ -87,11 +100,30 @@ def _scalar(value: Any) -> str:
     return str(value) if isinstance(value, str | int | None) else "…"
 
 
-def to_request_fields(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+def pictures_of(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """The fields that A1111's settings say to have held a picture."""
+    if "Denoising strength" not in settings or _is_of_hires(settings):
+        return ()
+    masked = settings.keys() & {"Mask blur", "Mask mode", "Inpaint area"}
+    return ("init_img", "mask") if masked else ("init_img",)
+
+
+def _is_of_hires(settings: Mapping[str, str]) -> bool:
+    """Whether a second pass is meant, which starts from the first one's result."""
+    return any(label.startswith("Hires ") for label in settings)
+
+
+def to_request_fields(
+    recipe: Recipe, pictures: Collection[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """What to give to Request, and what cannot be repeated here, one line each.
 
     A value that makes no sense, or that Request has no field for, is among the latter;
-    whether one is in range is for Request to say.
+    whether one is in range is for Request to say. So is what needs one of the recipe's
+    pictures.
+
+    Args:
+        pictures: fields that hold one, which will be given to Request as well.
     """
     lost = list(recipe.notes)
     found, labels = dict(recipe.exact), {}
@@ -103,7 +135,7 @@ def to_request_fields(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
                 found |= _read(label, value, recipe.settings)
             except ConfigError as error:
                 lost.append(f"{label}: {error}")
-            except ValueError:
+            except (ValueError, KeyError):
                 lost.append(_entry(label, value))
     fields = {}
     for name, value in found.items():
@@ -111,7 +143,12 @@ def to_request_fields(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
             fields[name] = typed(name, value)
         except ConfigError:
             lost.append(_entry(labels.get(name, name), value))
-    return fields, lost
+    kept = effective(fields | dict.fromkeys(pictures, True))
+    usual = Request("")
+    for name in fields.keys() - kept.keys():
+        if name in labels or recipe.pictures and fields[name] != getattr(usual, name):
+            lost.append(_entry(labels.get(name, name), fields[name]))
+    return {name: value for name, value in fields.items() if name in kept}, lost
 
 
 def _entry(label: str, value: Any) -> str:
@@ -121,7 +158,10 @@ def _entry(label: str, value: Any) -> str:
 
 
 def _read(label: str, value: str, settings: Mapping[str, str]) -> dict[str, Any]:
-    """The fields that one setting decides. Raises: ValueError, ConfigError."""
+    """The fields that one setting decides.
+
+    Raises: ValueError, KeyError, ConfigError.
+    """
     if label == "Sampler":
         found = _sampling(value, settings.get("Schedule type"))
         if "Custom Sigmas" in settings:
@@ -136,11 +176,14 @@ def _read(label: str, value: str, settings: Mapping[str, str]) -> dict[str, Any]
         value = _RNGS.get(value, value)
     if label == "Eta" and math.isinf(float(value)):
         return {}  # stable-diffusion.cpp's way to say that none was given
-    if label == "Denoising strength" or label not in _LABELS:
-        raise ValueError  # the picture that it started from is not in the file
+    if label not in _LABELS or label == "Denoising strength" and _is_of_hires(settings):
+        raise ValueError
     if label == "Custom Sigmas":
         return {"sigmas": json.loads(value)}
-    return {_LABELS[label]: value}
+    name = _LABELS[label]
+    if name in _YES:
+        return {} if value in _NO else {name: {_YES[name]: True}[value]}
+    return {name: value}
 
 
 def _sampling(name: str, schedule: str | None) -> dict[str, str]:
