@@ -48,8 +48,7 @@ def unet_config(parameters: Parameters) -> UNetConfig:
         out_channels=_shape(parameters, "conv_out.weight")[0],
         widths=widths,
         heads=tuple(
-            SD1_HEADS if base == "sd1" else 1 if cross_alone else width // HEAD_WIDTH
-            for width, cross_alone in zip(widths, only_cross, strict=True)
+            SD1_HEADS if base == "sd1" else width // HEAD_WIDTH for width in widths
         ),
         context_width=context_width,
         time_width=_shape(parameters, "time.layers.0.weight")[0],

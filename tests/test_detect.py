@@ -104,7 +104,7 @@ CONFIGS = {
     ),
     "SDXS (09)": (
         (320, 640, 1280),
-        (1, 10, 20),  # one head where self-attention is replaced, as sd.cpp has it
+        (5, 10, 20),  # its parent's, and diffusers'
         ((1,), (1,), (1,)),
         (),
         ((1, 1), (1, 1), (1, 1)),
