@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x checkpoints made from nothing but tensor names.
+"""Checkpoints made from nothing but tensor names: SD 1.x's here, others' by names.py.
 
 Real weights cannot live in a repository, so tests use made ones: every tensor is a
 function of its LDM name and its shape alone, the same in every process and for every
@@ -27,7 +27,7 @@ VAE = "first_stage_model."
 # deviation; "fan" divides it by the square root of the weight's inputs.
 _SCALES = (
     (r"token_embedding\.weight", 0.02, ""),
-    (r"position_embedding\.weight", 0.01, ""),
+    (r"(position_embedding\.weight|positional_embedding)", 0.01, ""),
     (r"bias", 0.02, ""),
     # Last layers: SiLU of a unit normal has a root mean square of 0.6.
     (r"diffusion_model\.out\.2\.weight", 1.7, "fan"),
@@ -37,11 +37,12 @@ _SCALES = (
     (r"attn2\.to_out\.0\.weight", 0.25, "fan"),
     # Queries: scores of deviation 2, so attention is neither flat nor one-hot.
     (r"(to_q|q_proj|attn_1\.q)\.weight", 2.0, "fan"),
+    (r"in_proj_weight", 1.4, "fan"),  # with the keys
     # Residual branches of the text encoder keep to the size of its embeddings.
-    (r"(out_proj|mlp\.fc2)\.weight", 0.1, "fan"),
+    (r"(out_proj|mlp\.fc2|mlp\.c_proj)\.weight", 0.1, "fan"),
     # A 3x3 convolution after SiLU keeps unit size.
     (r"((in|out)_layers\.\d|conv\d)\.weight", 1.7, "fan"),
-    (r"weight", 1.0, "fan"),
+    (r"(weight|text_projection)", 1.0, "fan"),
 )
 _NORM_SPREAD = 0.1  # norm weights are 1 +- this, norm biases 0 +- this
 _LEVELS = (np.arange(256) - 127.5) / math.sqrt((256**2 - 1) / 12)  # unit deviation
@@ -76,7 +77,7 @@ def _levels(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _is_norm(name: str) -> bool:
-    return bool(re.search(r"norm|(in_layers|out_layers|_model\.out)\.0\.", name))
+    return bool(re.search(r"norm|ln_|(in_layers|out_layers|_model\.out)\.0\.", name))
 
 
 def weights(shapes: Shapes, dtype=np.float32) -> dict[str, np.ndarray]:
