@@ -25,7 +25,10 @@ from .folder import FOLDERS, choose_weights
 
 log = logging.getLogger(__name__)
 
-_SMALL = ("unet/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
+_SMALL = (
+    *("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"),
+    "tokenizer/*",
+)
 _MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".json")
 

@@ -137,8 +137,11 @@ class Pipeline(Stage):
             walk.steps(single.seed, relay, start.latent)
             for single, relay in zip(requests, relays, strict=True)
         ]
+        stages = self._stages(request, walk)
+        for stage, _ in stages:
+            stage.prompts(request)  # which raises, if at all, before there is work
         latents: list[mx.array] = []
-        for stage, steps in self._stages(request, walk):
+        for stage, steps in stages:
             denoisers = self._enter(stage, request, walk, start)
             latents = []
             for i, relay in enumerate(relays):
@@ -245,7 +248,9 @@ class Pipeline(Stage):
             loading = {**loading, "embeddings": ", ".join(names)}
         named = dict(self.source.replaced)
         if self.refiner is not None:
-            named["Refiner"] = self.refiner.source.name
+            digest = self.refiner_hash.result()
+            hashed = f" [{digest}]" if digest else ""  # as A1111 writes it
+            named["Refiner"] = self.refiner.source.name + hashed
         return parameters(
             request,
             self.source.name,
@@ -259,6 +264,12 @@ class Pipeline(Stage):
     def model_hash(self) -> "Future[str | None]":
         """A1111's hash of the model file; its thread starts at the first look."""
         return model_hash_later(self.source.path)
+
+    @cached_property
+    def refiner_hash(self) -> "Future[str | None]":
+        """The same of the refiner."""
+        assert self.refiner is not None
+        return model_hash_later(self.refiner.source.path)
 
 
 def _sample(

@@ -34,9 +34,10 @@ def hollow(
     shapes: seeded.Shapes,
     dtype: str = "F16",
     values: Arrays | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """`values`: float32 tensors that are not hollow."""
-    header, end = {}, 0
+    header, end = {"__metadata__": metadata or {}}, 0
     for name, array in (values or {}).items():
         start, end = end, end + array.nbytes
         header[name] = {

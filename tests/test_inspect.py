@@ -9,6 +9,7 @@ from checkpoints import hollow
 from click.testing import CliRunner
 
 from mlx_sd.cli import main
+from mlx_sd.defaults import Defaults
 
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
 
@@ -130,6 +131,37 @@ def test_every_family_is_described_in_full(kind, describe):
         f"    context_width: {facts['parts']['unet']['config']['context_width']}"
         in lines
     )
+
+
+KINDS = {  # file's name, kind of model → kind, what is predicted, defaults
+    ("sd_xl_turbo_1.0", "SDXL"): (
+        "Turbo, by its name",
+        "eps, by what SDXL does",
+        "512x512, 4 steps, cfg scale 1, euler_a, simple",
+    ),
+    ("v2-1", "SD 2.x"): (
+        None,
+        "eps or v, by what its UNet does, once it runs",
+        "512x512, 20 steps, cfg scale 7, euler_a, discrete",
+    ),
+    ("x", "SD 1.x LCM"): (
+        "LCM, by its UNet's guidance embedding",
+        "eps, by what SD 1.x does",
+        "768x768, 4 steps, cfg scale 8.5, lcm, lcm",
+    ),
+}
+
+
+@pytest.mark.parametrize("name, kind", KINDS)
+def test_what_is_decided_is_said_and_by_what(name, kind, tmp_path):
+    path = hollow(tmp_path / f"{name}.safetensors", names.ldm(kind))
+    label, predicts, usual = KINDS[name, kind]
+    lines = inspect(path).splitlines()[1:4]
+    shown = [f"  predicts: {predicts}", f"  defaults: {usual}"]
+    assert lines[: 2 + bool(label)] == [f"  kind: {label}"] * bool(label) + shown
+    facts = json.loads(inspect(path, "--json"))
+    assert f"{facts['prediction']['name']}, by {facts['prediction']['by']}" == predicts
+    assert str(Defaults(**facts["defaults"])) == usual
 
 
 def test_parts_in_files_of_their_own_are_described_together(tmp_path):

@@ -8,9 +8,11 @@ import mlx.core as mx
 import names
 import numpy as np
 import pytest
+from checkpoints import hollow
 
 from mlx_sd import CheckpointError, ConfigError
 from mlx_sd.convert.readers import read_file
+from mlx_sd.defaults import defaults
 from mlx_sd.load import DEMO, open_model
 from mlx_sd.sampling.prediction import PREDICTIONS
 from mlx_sd.source import Source
@@ -87,6 +89,109 @@ def test_zero_terminal_snr_is_heeded(tmp_path, marked):
 def test_a_table_that_is_none_is_an_error_naming_the_file(tmp_path, kept):
     with pytest.raises(CheckpointError, match=r"x\.safetensors: alphas_cumprod of"):
         _ = source(tmp_path, alphas_cumprod=mx.array(kept)).noise
+
+
+BETAS = {
+    "linear": (
+        {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
+        np.linspace(0.0001, 0.02, 1000),
+    ),
+    "scaled_linear": (
+        {"beta_schedule": "scaled_linear", "beta_start": 0.0005, "beta_end": 0.02},
+        np.linspace(0.0005**0.5, 0.02**0.5, 1000) ** 2,
+    ),
+    "fewer": (
+        {
+            "beta_schedule": "linear",
+            "beta_start": 0.001,
+            "beta_end": 0.05,
+            "num_train_timesteps": 400,
+        },
+        np.linspace(0.001, 0.05, 400),
+    ),
+    "squaredcos_cap_v2": (  # Nichol and Dhariwal's, in float64
+        {"beta_schedule": "squaredcos_cap_v2", "beta_start": 1e-4, "beta_end": 0.02},
+        np.minimum(
+            1
+            - np.cos((np.arange(1, 1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+            / np.cos((np.arange(1000) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2,
+            0.999,
+        ),
+    ),
+    "trained": (
+        {"beta_schedule": "linear", "trained_betas": [0.1, 0.2, 0.3]},
+        np.array([0.1, 0.2, 0.3]),
+    ),
+}
+
+
+@pytest.mark.parametrize("told, betas", BETAS.values(), ids=BETAS.keys())
+def test_a_schedulers_betas_are_used(tmp_path, told, betas):
+    found = in_folder(tmp_path, **told).noise
+    np.testing.assert_allclose(found.sigmas, levels(np.cumprod(1 - betas)), rtol=1e-6)
+
+
+def test_the_usual_betas_give_the_usual_noise(tmp_path):
+    usual = source(tmp_path).noise
+    told = {"beta_schedule": "scaled_linear", "trained_betas": None}
+    found = in_folder(tmp_path, **told, beta_start=0.00085, beta_end=0.012).noise
+    assert found == usual
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"beta_schedule": "sigmoid", "beta_start": 0.1, "beta_end": 0.2},
+        {"beta_schedule": ["linear"], "beta_start": 0.1, "beta_end": 0.2},
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "linear", "beta_start": "x", "beta_end": 0.2},
+        {"beta_schedule": "linear", "beta_start": 0.1, "beta_end": 1.2},
+        {"trained_betas": [0.1, "x"]},
+        {"trained_betas": 3},
+        {"trained_betas": []},
+        {
+            "beta_schedule": "linear",
+            "beta_start": 0.1,
+            "beta_end": 0.2,
+            "num_train_timesteps": 10**12,
+        },
+    ],
+)
+def test_betas_that_are_none_are_an_error_naming_the_file(tmp_path, told):
+    with pytest.raises(CheckpointError, match="its scheduler_config.json"):
+        _ = in_folder(tmp_path, **told).noise
+
+
+def test_levels_of_edm_are_those_of_a_files_tensors(tmp_path):
+    low, high = mx.array(0.5), mx.array([90.0])
+    bounds = {"edm_vpred.sigma_min": low, "edm_vpred.sigma_max": high}
+    found = source(tmp_path, **bounds).levels()
+    assert (found.sigma_min, found.sigma_max) == (0.5, 90.0)
+    alone = source(tmp_path, **{"edm_vpred.sigma_max": high}).levels()
+    assert (alone.sigma_min, alone.sigma_max) == (pytest.approx(0.002), 90.0)
+    with pytest.raises(CheckpointError, match="noise levels from 0.002 to 0; they"):
+        source(tmp_path, **{"edm_vpred.sigma_max": mx.zeros(1)}).levels()
+
+
+def test_metadata_says_what_is_predicted_after_tensors(tmp_path):
+    told = {"modelspec.prediction_type": "v"}
+    assert Source(tmp_path, "x", CONTENTS, metadata=told).prediction is PREDICTIONS["v"]
+    marked = source(tmp_path, **{"edm_vpred.sigma_max": mx.ones(1)})
+    assert replace(marked, metadata=told).prediction is PREDICTIONS["edm_v"]
+    other = replace(marked, metadata={"modelspec.prediction_type": "flow"})
+    assert other.prediction is PREDICTIONS["edm_v"]
+    unknown = Source(tmp_path, "x", CONTENTS, metadata=other.metadata)
+    with pytest.raises(CheckpointError, match="'flow', says its modelspec.prediction"):
+        _ = unknown.prediction
+
+
+def test_metadata_is_read_from_the_file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    told = {"modelspec.prediction_type": "v", "modelspec.title": "a lightning 2 step"}
+    hollow(path, names.ldm("SD 2.x"), metadata=told)
+    found = open_model(path)
+    assert not found.undecided and found.prediction is PREDICTIONS["v"]
+    assert defaults(found).steps == 2
 
 
 def test_a_model_predicts_noise_unless_it_says_otherwise(tmp_path):

@@ -154,6 +154,8 @@ def generate(
     pipeline = load(model, **loading)
     if metadata:
         _ = pipeline.model_hash  # it is computed while we paint
+        if pipeline.refiner is not None:
+            _ = pipeline.refiner_hash
     if recipe is not None:
         _compare_models(recipe, pipeline)
     settled = [_settled(job, pipeline, quiet) for job in jobs]

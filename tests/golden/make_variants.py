@@ -39,7 +39,8 @@ NOTES = f"""
 `variants.json.gz`: as `families.json.gz`. `variant_*.npz`: final `latent` and `picture`
 (uint8) of the models of `small_families.py`, {STEPS} Euler steps, guidance {CFG:g}:
 - `lcm`: a UNet that is told its guidance, {LCM_STEPS} steps, guidance 8.5, with torch's
-  random numbers; `noise` is the first of them, `told` the embedding of the guidance.
+  random numbers; `told` is the embedding of the guidance. Diffusers begins with what
+  the UNet is shown at size 1, here at that of sigma_max, a part in 400 less.
 - `sizes`: SDXL, told of other sizes than the picture's; `vectors`: the numbers that it
   is told by default, and with each of original size, crop and target size changed.
 - `edm`: SDXL at noise levels of EDM from {SIGMAS[0]} to {SIGMAS[1]}, predicting
@@ -84,14 +85,16 @@ def lcm() -> dict[str, np.ndarray]:
     parts["scheduler"] = LCMScheduler.from_config(pipe.scheduler.config)
     pipe = LatentConsistencyModelPipeline(**parts, requires_safety_checker=False)
     settings = ours(pipe) | {"num_inference_steps": LCM_STEPS, "guidance_scale": 8.5}
-    del settings["negative_prompt"], settings["latents"]
+    del settings["negative_prompt"]
     settings["generator"] = torch.Generator().manual_seed(SEED)
-    latent = pipe(**settings).images
     noise = torch.randn(
-        (1, 4, HEIGHT // 8, WIDTH // 8), generator=torch.Generator().manual_seed(SEED)
+        (1, 4, HEIGHT // 8, WIDTH // 8), generator=settings["generator"]
     )
+    # As noise of sigma_max, scaled to what the UNet is shown of it.
+    settings["latents"] = noise * (1 - pipe.scheduler.alphas_cumprod[-1]).sqrt()
+    latent = pipe(**settings).images
     told = pipe.get_guidance_scale_embedding(torch.tensor([7.5]), 256)
-    return decoded(pipe, latent) | {"noise": noise.numpy(), "told": told.numpy()}
+    return decoded(pipe, latent) | {"told": told.numpy()}
 
 
 def sizes() -> dict[str, np.ndarray]:
