@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import family_table
 import mlx.core as mx
 import names
 import pytest
@@ -252,6 +253,14 @@ def test_a_picture_holds_the_values_that_were_used(turbo, tmp_path):
     assert "Steps: 4, Sampler: Euler a, Schedule type: Simple, CFG scale: 1," in text
     *_, again = turbo.stream(mlx_sd.Request(**fields))
     assert again.image.tobytes() == picture.image.tobytes()
+
+
+@pytest.mark.parametrize("name", ["sd_turbo", "NoobAI-XL-Vpred-v1.0", "cosxl_edit"])
+@pytest.mark.parametrize("form", family_table.FORMATS)
+def test_a_published_model_is_known_in_every_form(name, form, tmp_path):
+    model = family_table.PUBLISHED[name]
+    source = family_table.FORMATS[form](tmp_path, name, model)
+    assert family_table.fault(source, model) == ""
 
 
 def test_a_scheduler_of_edm_that_is_not_cosxls_is_an_error(tmp_path):

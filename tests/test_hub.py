@@ -24,10 +24,12 @@ WEIGHTS = [
     "unet/diffusion_pytorch_model.fp16.safetensors",
     "vae/diffusion_pytorch_model.fp16.safetensors",
 ]
-SMALL = ["tokenizer/merges.txt", "tokenizer/vocab.json", "unet/config.json"]
+SMALL = [
+    *("model_index.json", "tokenizer/merges.txt", "tokenizer/vocab.json"),
+    "unet/config.json",
+]
 UNWANTED = [  # as in the repository of SD 1.5
     "README.md",
-    "model_index.json",
     "v1-5-pruned-emaonly.ckpt",
     "v1-5-pruned-emaonly.safetensors",
     "safety_checker/model.fp16.safetensors",
@@ -52,6 +54,7 @@ def repository(tmp_path_factory, arrays):
     checkpoints.write_folder(folder, arrays, "fp16")
     checkpoints.write_tokenizer(folder, 1000)
     (folder / "unet/config.json").write_text('{"sample_size": 32}')
+    (folder / "model_index.json").write_text("{}")
     return {**contents(folder), **dict.fromkeys(UNWANTED, b"not to be downloaded")}
 
 
