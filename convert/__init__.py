@@ -35,8 +35,8 @@ def convert(
         names: "ldm", as single files have them, or "diffusers"; None: "ldm" in files.
         force: replace what is at `dst`.
         on_progress: called with the bytes written so far, and all there will be.
-        parts: `diffusion_model`, `clip_l`, `clip_g`, `vae`: files or folders, each of
-            which takes the place of the model's own part.
+        parts: `diffusion_model`, `clip_l`, `clip_g`, `vae`, `taesd`: files or folders,
+            each of which takes the place of the model's own part.
 
     Raises: ConfigError for arguments that make no sense; CheckpointError if the source
         cannot be read or the destination not be written.
@@ -46,5 +46,5 @@ def convert(
     from .destination import destination
 
     wanted = destination(Path(dst), type, tensor_type_rules, names, force)
-    source = open_source(src, prediction=None, **parts)
+    source = open_source(src, prediction=None, taesd_preview_only=False, **parts)
     convert_source(source, wanted, on_progress or (lambda done, total: None))

@@ -205,12 +205,19 @@ def as_part(entries: Mapping[str, Entry], part: str) -> Contents:
     return replace(contents, parts=parts, spare=spare, ignored={}, unknown={})
 
 
-def combined(whole: Contents, part: Contents) -> Contents:
+def combined(whole: Contents, part: Contents, beside: bool = False) -> Contents:
     """A model in which a part, of as_part, takes the place of its own, if any.
 
-    A tiny autoencoder's encoder and decoder may come one after the other.
+    A tiny autoencoder takes a VAE's place too, and the reverse; its encoder and decoder
+    may come one after the other.
+
+    Args:
+        beside: whether a tiny autoencoder leaves a VAE where it is.
     """
-    replaced = _FIRST if part.parts.keys() & _FIRST else part.parts.keys()
+    replaced = set(part.parts)
+    for places in (_FIRST, _LATENT):
+        if replaced.intersection(places) and not beside:
+            replaced.update(places)
     parts = _without(whole.parts, replaced) | part.parts
     own, other = whole.parts.get("tae", {}), part.parts.get("tae", {})
     if own and other and own.keys().isdisjoint(other):

@@ -33,6 +33,8 @@ _CONTEXTS = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl_refiner"}
 _TASKS = {4: "", 8: "edit", 9: "inpaint"}  # by the channels that the UNet takes
 _TASK_NAMES = {"": "", "edit": " Instruct-Pix2Pix", "inpaint": " Inpaint"}
 
+_TINY = {4: "TAESD or TAESDXL", 16: "TAESD3 or TAEF1", 32: "TAEF2"}  # by latents
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -93,3 +95,8 @@ def _small_sd(unet: UNetConfig) -> str:
     if any(unet.only_cross) or not unet.down[0][0]:
         return "sdxs"
     return "tiny" if len(unet.widths) == 3 else "bk_small"
+
+
+def tiny(latent_channels: int) -> str:
+    """What users call a tiny autoencoder, as far as its shapes tell."""
+    return _TINY.get(latent_channels, "tiny autoencoder")

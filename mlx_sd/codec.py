@@ -1,16 +1,22 @@
-"""Between pictures and latents: the one place where a model's VAE is at work."""
+"""Between pictures and latents: the one place where an autoencoder is at work."""
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from typing import cast
 
 import mlx.core as mx
 
+from . import backend
 from .convert.type_rules import TypeRules
 from .errors import ConfigError, SDError
+from .models import vae_bands
+from .models.taesd import TinyAutoencoder
 from .models.vae import AutoencoderKL
-from .source import Source
+from .nn.bands import ALL
+from .source import OPTION_OF, Source
+from .tiling import Tiling
 
 log = logging.getLogger(__name__)
 
@@ -18,18 +24,32 @@ Draw = Callable[[], mx.array]
 
 
 class Codec:
-    """A model's VAE, read when first needed.
+    """A model's VAE or tiny autoencoder, read when first needed.
 
     It computes in the type that the model does, but for float16: where a value is too
     large for that, which turns all that follows into no numbers, it begins again in
     float32, and goes on so.
     """
 
-    def __init__(self, source: Source, dtype: mx.Dtype, types: TypeRules):
+    def __init__(
+        self,
+        source: Source,
+        part: str,
+        dtype: mx.Dtype,
+        types: TypeRules,
+        tiling: Tiling | None = None,
+    ):
+        """
+        Args:
+            part: "vae" or "tae".
+            tiling: how much to compute at a time; None: all of a picture.
+        """
         self.dtype = dtype  # what it computes in now
-        self._source, self._types = source, types
-        self._latent = source.family.latent
-        self.reduction = self._latent.reduction  # pixels per latent pixel, each way
+        self._source, self._part, self._types = source, part, types
+        self._tiling = tiling
+        self._format = source.family.latent
+        self.reduction = self._format.reduction  # pixels per latent pixel, each way
+        self._name = "VAE" if part == "vae" else "tiny autoencoder"
 
     def decode(self, latent: mx.array) -> mx.array:
         """Latents → pictures.
@@ -42,8 +62,7 @@ class Codec:
         """
         if not _finite(latent):
             raise SDError("the latent to decode holds values that are no numbers")
-        z = self._latent.to_vae(latent)
-        return self._run("decoder", lambda: self._vae.decode(z.astype(self.dtype)))
+        return self._run("decoder", lambda: self._decode(latent))
 
     def encode(
         self, image: mx.array, draw: Draw | None, scaled: bool = True
@@ -52,47 +71,88 @@ class Codec:
 
         Args:
             image: (B, H, W, 3) in [-1, 1], H and W multiples of 8.
-            draw: gives standard normal noise of the latents' shape, by which they are
-                drawn from the encoder's Gaussian; None takes the mean.
-            scaled: to the diffusion model's scale; else as the VAE gives them, which
-                SD 1.x Instruct-Pix2Pix is shown.
+            draw: gives standard normal noise of the latents' shape, by which a VAE's
+                are drawn from its encoder's Gaussian; None takes the mean. A tiny
+                autoencoder, whose latents are exact, asks for no noise.
+            scaled: to the diffusion model's scale; else to that of VAEs, which SD 1.x
+                Instruct-Pix2Pix is shown.
 
         Returns: (B, H/8, W/8, C) float32, evaluated.
-        Raises: ConfigError if the VAE has no encoder; SDError if a value is not finite.
+        Raises: ConfigError if there is no encoder; SDError if a value is not finite.
         """
-        if self._source.config("vae").encoder is None:
+        if self._source.config(self._part).encoder is None:
             raise ConfigError(
-                f"{self._source.file('vae')}: holds no encoder, which a picture to "
-                "start from needs; give another VAE with --vae"
+                f"{self._source.file(self._part)}: holds no encoder, which a picture "
+                "to start from needs; give another VAE with --vae, or both halves of a "
+                "tiny autoencoder with --taesd"
             )
-        mean, logvar = (
-            part.astype(mx.float32)
-            for part in self._run("encoder", lambda: self._moments(image))
-        )
+        out = self._run("encoder", lambda: self._encode(image)).astype(mx.float32)
+        if self._part == "tae":
+            return out if scaled else self._format.to_vae(out)
+        mean, logvar = mx.split(out, 2, axis=-1)
         z = mean if draw is None else mean + mx.exp(0.5 * logvar) * draw()
-        return self._latent.from_vae(z) if scaled else z
+        return self._format.from_vae(z) if scaled else z
 
-    def _moments(self, image: mx.array) -> mx.array:
-        return mx.stack(list(self._vae.encode(image.astype(self.dtype))))
+    def _decode(self, latent: mx.array) -> mx.array:
+        model, pixels = self._model, self._pixels(*latent.shape[1:3])
+        if isinstance(model, TinyAutoencoder):
+            return model.decode(latent.astype(self.dtype), pixels)
+        z = self._format.to_vae(latent).astype(self.dtype)
+        if pixels < ALL:
+            return vae_bands.decode(model, z, pixels)
+        return model.decode(z)
+
+    def _encode(self, image: mx.array) -> mx.array:
+        """What the encoder puts out: latents, or mean and log of the variance."""
+        _, H, W, _ = image.shape
+        reduction = self._format.reduction
+        model, pixels = self._model, self._pixels(H // reduction, W // reduction)
+        image = image.astype(self.dtype)
+        if isinstance(model, TinyAutoencoder):
+            return model.encode(image, pixels)
+        if pixels < ALL:
+            return mx.concatenate(list(vae_bands.encode(model, image, pixels)), axis=-1)
+        return mx.concatenate(list(model.encode(image)), axis=-1)
+
+    def _pixels(self, height: int, width: int) -> int:
+        return self._tiling.pixels(height, width) if self._tiling else ALL
 
     def _run(self, coder: str, run: Callable[[], mx.array]) -> mx.array:
         """What `run` gives, in float32 if float16 is not enough."""
+        with backend.frugal() if self._tiling else nullcontext():
+            return self._in_range(coder, run)
+
+    def _in_range(self, coder: str, run: Callable[[], mx.array]) -> mx.array:
         if _finite(out := run()):
             return out
+        what = f"the {self._name}'s {coder}"
         if self.dtype == mx.float16:
-            log.info("the VAE's %s exceeds float16; it computes in float32", coder)
+            log.info("%s exceeds float16; it computes in float32", what)
             self.dtype = mx.float32
-            del self._vae
+            del self._model
             if _finite(out := run()):
                 return out
         raise SDError(
-            f"{self._source.file('vae')}: the VAE's {coder} gave values that are no "
-            "numbers; give another with --vae"
+            f"{self._source.file(self._part)}: {what} gave values that are no numbers; "
+            f"give another with {OPTION_OF[self._part]}"
         )
 
     @cached_property
-    def _vae(self) -> AutoencoderKL:
-        return cast(AutoencoderKL, self._source.build("vae", self.dtype, self._types))
+    def _model(self) -> AutoencoderKL | TinyAutoencoder:
+        model = self._source.build(self._part, self.dtype, self._types)
+        return cast(AutoencoderKL | TinyAutoencoder, model)
+
+
+def codecs(
+    source: Source, dtype: mx.Dtype, types: TypeRules, tiling: Tiling | None
+) -> tuple[Codec, Codec | None]:
+    """What finished pictures are decoded with, and a quick one for previews, if any."""
+    codec = Codec(source, source.codec, dtype, types, tiling)
+    if source.codec == "tae":
+        return codec, codec
+    if "tae" in source.contents.parts:
+        return codec, Codec(source, "tae", dtype, types, tiling)
+    return codec, None
 
 
 def _finite(x: mx.array) -> bool:

@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 
 from .convert.detect import Contents, as_part, combined, identify
-from .convert.readers import Entry, read_file, read_metadata
+from .convert.readers import read_file, read_metadata
 from .errors import CheckpointError, unknown
 from .folder import FOLDERS, choose_weights
 from .hub import fetch, is_repo_id
 from .sampling.prediction import PREDICTIONS
-from .source import Source
+from .source import OPTION_OF, Source
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +22,18 @@ OPTIONS = {
     "clip_l": "clip_l",
     "clip_g": "clip_g",
     "vae": "vae",
+    "taesd": "tae",
 }
-_LABELS = {"unet": "Unet", "vae": "VAE", "clip_l": "TE", "clip_g": "TE"}  # A1111's
+_IN_FOLDERS = ("unet", "clip_l", "clip_g", "vae")  # a tiny autoencoder is in the last
+# Part → A1111's word for it, but for the last.
+_LABELS = {"unet": "Unet", "vae": "VAE", "clip_l": "TE", "clip_g": "TE", "tae": "TAESD"}
 
 
 def open_source(
     path_or_id: str | Path | None = None,
     *,
     prediction: str | None = None,
+    taesd_preview_only: bool = False,
     **parts: str | Path | None,
 ) -> Source:
     """Find a model's files and place their tensors, without reading any.
@@ -39,8 +43,11 @@ def open_source(
             needed files are downloaded or taken from the cache; None if the parts are
             the whole model.
         prediction: what the UNet predicts, a key of PREDICTIONS; None: see Source.
+        taesd_preview_only: whether a tiny autoencoder, `taesd`, leaves the VAE in its
+            place.
         parts: for names in OPTIONS, a file or a part's diffusers folder; each takes
-            the place of the model's own part.
+            the place of the model's own part. Beside one half of a tiny autoencoder,
+            …_decoder, the other, …_encoder, is found.
 
     Raises: CheckpointError if something is missing, broken or not understood.
     """
@@ -57,18 +64,25 @@ def open_source(
                 path = fetch(str(path_or_id))
             contents, folder = _open(path)
         for option, file in given.items():
-            part = as_part(_part_file(file), OPTIONS[option])
-            contents = combined(contents, part)
+            beside = option == "taesd" and taesd_preview_only
+            contents = combined(contents, _part(file, OPTIONS[option]), beside)
     except OSError as error:
         where = error.filename or path
         raise CheckpointError(
             f"{where}: cannot be read ({error.strerror}); check the path and who may "
             "read it"
         ) from error
+    if taesd_preview_only and not {"vae", "tae"} <= contents.parts.keys():
+        which = "tae" if "vae" in contents.parts else "vae"
+        raise CheckpointError(
+            f"{path}: holds no {which} beside what is for previews; give one with "
+            f"{OPTION_OF[which]}"
+        )
     replaced = {
         _LABELS[OPTIONS[option]]: file.name
         for option, file in given.items()
         if path_or_id is not None or file != asked
+        if option != "taesd" or not taesd_preview_only
     }
     metadata = read_metadata(given.get("diffusion_model", path))
     return Source(path, _name(asked), contents, folder, prediction, metadata, replaced)
@@ -82,8 +96,8 @@ def open_refiner(path_or_id: str | Path, base: Source) -> Source:
     Raises: CheckpointError as open_model does, and if it has other latents.
     """
     source = open_source(path_or_id)
-    if "vae" in base.contents.parts:
-        source.contents.parts.setdefault("vae", base.contents.parts["vae"])
+    if source.codec not in source.contents.parts:
+        source.contents.parts[base.codec] = base.contents.parts[base.codec]
     _check(source)
     fits = source.family.latent == base.family.latent and not source.kind.task
     if not fits or source.prediction.flow != base.prediction.flow:
@@ -98,10 +112,16 @@ def open_model(
     path_or_id: str | Path | None = None,
     *,
     prediction: str | None = None,
+    taesd_preview_only: bool = False,
     **parts: str | Path | None,
 ) -> Source:
     """As open_source, and sure to run: every part is there and every weight fits."""
-    source = open_source(path_or_id, prediction=prediction, **parts)
+    source = open_source(
+        path_or_id,
+        prediction=prediction,
+        taesd_preview_only=taesd_preview_only,
+        **parts,
+    )
     _check(source)
     return source
 
@@ -137,16 +157,23 @@ def _open(path: Path) -> tuple[Contents, Path | None]:
             "give that folder or a weight file"
         )
     contents = Contents.empty()
-    for part in OPTIONS.values():
+    for part in _IN_FOLDERS:
         folder = path / FOLDERS[part]
         if folder.is_dir():
-            found = as_part(_part_file(folder), part)
+            found = _part(folder, part)
             contents = combined(contents, found.under(folder.name))
     return contents, path
 
 
-def _part_file(path: Path) -> dict[str, Entry]:
-    """The tensors of a file, or of one part's folder."""
+def _part(path: Path, part: str) -> Contents:
+    """A part of a file, or of its own folder; of both halves' files, if there are."""
     if path.is_dir():
         path /= choose_weights([child.name for child in path.iterdir()], str(path))
-    return read_file(path)
+    found = as_part(read_file(path), part)
+    halves = {name.split(".")[0] for name in found.parts.get("tae", ())}
+    for half, other in (("encoder", "decoder"), ("decoder", "encoder")):
+        beside = path.with_name(path.name.replace(half, other))
+        if halves == {half} and beside != path and beside.exists():
+            log.info("%s is used too, as the other half", beside)
+            found = combined(found, as_part(read_file(beside), "tae"))
+    return found

@@ -16,7 +16,7 @@ from PIL import Image
 from . import backend
 from ._version import __version__
 from .canvas import canvas, size_of
-from .codec import Codec
+from .codec import Codec, codecs
 from .convert.type_rules import TypeRules
 from .defaults import defaults
 from .denoiser import Denoiser, Relay
@@ -31,6 +31,7 @@ from .sampling.samplers import SAMPLERS, Step
 from .source import Source
 from .stage import Stage
 from .start import Start, check_pictures, starting
+from .tiling import Tiling
 from .walk import Walk
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Pipeline(Stage):
         types: TypeRules,
         *,
         embeddings: Embeddings | None = None,
+        tiling: Tiling | None = None,
         loading: Mapping[str, Any] | None = None,
         refiner: Stage | None = None,
     ):
@@ -99,7 +101,7 @@ class Pipeline(Stage):
         super().__init__(source, dtype, types, embeddings)
         self.refiner = refiner
         self.loading = dict(loading or {})
-        self.codec = Codec(source, dtype, types)
+        self.codec, self.tiny = codecs(source, dtype, types, tiling)
 
     def __call__(
         self,
@@ -231,9 +233,9 @@ class Pipeline(Stage):
         """How many steps each picture of a resolved request takes."""
         return Walk(self.source, request).count
 
-    def decode(self, latent: mx.array) -> Image.Image:
-        """The picture of a latent, (1, h, w, C)."""
-        return to_pil(self.codec.decode(latent)[0])
+    def decode(self, latent: mx.array, codec: Codec | None = None) -> Image.Image:
+        """The picture of a latent, (1, h, w, C), by `codec` or as finished ones are."""
+        return to_pil((codec or self.codec).decode(latent)[0])
 
     def project(self, latent: mx.array) -> Image.Image:
         """A rough picture of a latent, one pixel for each of its own, at once."""
@@ -298,6 +300,9 @@ def load(
     clip_l: str | Path | None = None,
     clip_g: str | Path | None = None,
     vae: str | Path | None = None,
+    taesd: str | Path | None = None,
+    taesd_preview_only: bool = False,
+    vae_tiling: Tiling | None = None,
     dtype: str | None = None,
     type: str | None = None,
     tensor_type_rules: str | None = None,
@@ -312,6 +317,12 @@ def load(
             None: the parts given, or else the small model that comes with the package.
         diffusion_model, clip_l, clip_g, vae: a file or folder whose UNet, first text
             encoder (SD 2.x's too), second one or VAE takes the place of the model's.
+        taesd: a file or folder of a tiny autoencoder (TAESD, TAESDXL), which paints in
+            the VAE's place, roughly and at once. A half of one finds the other beside
+            it, by its name.
+        taesd_preview_only: whether the VAE stays for finished pictures.
+        vae_tiling: how much to decode and encode at a time, for less memory and the
+            same picture; None: all at once.
         dtype: to compute in: "f32", "f16" or "bf16"; None: float32 on a CPU, float16
             on a GPU.
         type: to hold weights of linear layers and convolutions in, one of
@@ -338,7 +349,13 @@ def load(
     }
     if path_or_id is None and not any(parts.values()):
         path_or_id = DEMO
-    source = open_model(path_or_id, prediction=prediction, **parts)
+    source = open_model(
+        path_or_id,
+        prediction=prediction,
+        taesd=taesd,
+        taesd_preview_only=taesd_preview_only,
+        **parts,
+    )
     usual = defaults(source)
     level = logging.INFO if usual.label else logging.DEBUG
     what = f"taken for {usual.label} by {usual.by}: " if usual.label else ""
@@ -361,5 +378,6 @@ def load(
         types,
         embeddings=embeddings,
         refiner=last,
+        tiling=vae_tiling,
         loading={name: value for name, value in loading.items() if value},
     )

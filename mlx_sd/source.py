@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from .build import AS_IN_FILE, build, config, outline
 from .convert.detect import Contents, Kind
-from .convert.kinds import kind
+from .convert.kinds import kind, tiny
 from .convert.type_rules import TypeRules
 from .errors import CheckpointError
 from .families import FAMILIES, Family
@@ -23,12 +23,13 @@ from .sampling.prediction import PREDICTIONS, EdmV, Prediction
 from .tokenizers.clip import ClipTokenizer
 from .training import SCHEDULER, Training
 
-_OPTION_OF = {
+OPTION_OF = {
     "unet": "--diffusion-model",
     "vae": "--vae",
     "clip_l": "--clip_l",
     "clip_h": "--clip_l",
     "clip_g": "--clip_g",
+    "tae": "--taesd",
 }
 
 
@@ -55,7 +56,7 @@ class Source:
         if "unet" not in self.contents.parts:
             raise CheckpointError(
                 f"{self.path}: holds no UNet, so no model to run; give one with "
-                f"{_OPTION_OF['unet']}"
+                f"{OPTION_OF['unet']}"
             )
         return kind(self.config("unet"))
 
@@ -114,21 +115,25 @@ class Source:
             return self.training.edm()
         return self.prediction.levels(self.noise, shift)
 
+    @property
+    def codec(self) -> str:
+        """The part that decodes: the VAE, or the tiny autoencoder in its place."""
+        parts = self.contents.parts
+        return "tae" if "tae" in parts and "vae" not in parts else "vae"
+
     def check(self) -> None:
         """Raises: CheckpointError if this is not a whole model that we can run."""
         _ = self.levels()
         channels, kind = self.family.latent.channels, self.kind
-        for part in kind.parts:
-            if part not in self.contents.parts:
+        parts = self.contents.parts
+        for part in (self.codec if part == "vae" else part for part in kind.parts):
+            if part not in parts:
                 raise CheckpointError(
-                    f"{self.path}: holds no {part}; give one with {_OPTION_OF[part]}"
+                    f"{self.path}: holds no {part}; give one with {OPTION_OF[part]}"
                 )
-            outline(part, self.contents.parts[part])
-        if (found := self.config("vae").latent_channels) != channels:
-            raise CheckpointError(
-                f"{self.file('vae')}: a VAE with {found} latent channels does not fit "
-                f"the UNet, which has {channels}; give another with --vae"
-            )
+            outline(part, parts[part])
+        for part in parts.keys() & {"vae", "tae"}:
+            self._check_codec(part, channels)
         width = sum(self.config(part).width for part in kind.texts)
         if width != (wanted := self.config("unet").context_width):
             raise CheckpointError(
@@ -137,6 +142,20 @@ class Source:
             )
         self._check_vector()
 
+    def _check_codec(self, part: str, channels: int) -> None:
+        config, option = self.config(part), OPTION_OF[part]
+        if (found := config.latent_channels) != channels:
+            name = "VAE" if part == "vae" else tiny(found)
+            raise CheckpointError(
+                f"{self.file(part)}: a {name} with {found} latent channels does not "
+                f"fit the UNet, which has {channels}; give another with {option}"
+            )
+        if config.decoder is None:
+            raise CheckpointError(
+                f"{self.file(part)}: holds no decoder; give that of the "
+                f"{tiny(channels)} with {option}"
+            )
+
     def _check_vector(self) -> None:
         last = self.kind.texts[-1]
         found = self.family.vector_width(self.config(last).projection)
@@ -144,7 +163,7 @@ class Source:
             raise CheckpointError(
                 f"{self.file(last)}: the pooled text and picture sizes make a vector "
                 f"of {found} numbers, and the UNet wants {wanted}; give another text "
-                f"encoder with {_OPTION_OF[last]}"
+                f"encoder with {OPTION_OF[last]}"
             )
 
     def build(

@@ -27,7 +27,7 @@ _STREAM = re.compile(
 
 
 def codec(path: Path, dtype: mx.Dtype = mx.float32) -> Codec:
-    return Codec(open_source(path), dtype, parse_rules(None, None))
+    return Codec(open_source(path), "vae", dtype, parse_rules(None, None))
 
 
 def enlarged(arrays, times: float):

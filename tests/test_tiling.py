@@ -1,92 +1,126 @@
-"""Tiles cover a map evenly, blend without a seam, and are computed one at a time."""
+"""Bands of rows: any height of them gives what one piece does, in less memory."""
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+import parity
 import pytest
+import tiny
+from safetensors.numpy import save_file
+from test_codec import GOLDEN, SCALE
+from test_taesd import GOLDEN as TINY_GOLDEN
 
 from mlx_sd import ConfigError
-from mlx_sd.nn.resample import nearest
-from mlx_sd.tiling import Tiling, tiled_decode, tiled_encode
+from mlx_sd.build import build
+from mlx_sd.codec import Codec
+from mlx_sd.convert.detect import as_part
+from mlx_sd.convert.readers import read_file
+from mlx_sd.load import open_source
+from mlx_sd.models import vae_bands
+from mlx_sd.nn.bands import Bands
+from mlx_sd.nn.norm import GroupNorm
+from mlx_sd.nn.resample import Downsample, Upsample
+from mlx_sd.quantize import parse_rules
+from mlx_sd.tiling import Tiling
 
-
-def enlarged(x: mx.array) -> mx.array:
-    """Eight times as high and wide."""
-    return nearest(x, 8 * x.shape[1], 8 * x.shape[2])
-
-
-def reduced(x: mx.array) -> mx.array:
-    B, H, W, C = x.shape
-    return x.reshape(B, H // 8, 8, W // 8, 8, C).mean(axis=(2, 4))
+LEAST = 16  # pixels, which makes all bands as low as can be
+BOUND = 2 * 2 / 255  # of the mean difference, in [-1, 1]: 2/255 of white
 
 
 def normal(*shape: int) -> mx.array:
     return mx.array(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
-LATENTS = [(64, 64), (33, 90), (32, 32), (20, 41), (16, 128), (40, 40), (5, 3)]
+@pytest.mark.parametrize(
+    "layer, scale",
+    [
+        (lambda: Upsample(8), 2),
+        (lambda: Downsample(8, True), 0.5),
+        (lambda: Downsample(8, False), 0.5),
+    ],
+)
+@pytest.mark.parametrize("height", [4, 6, 16, 22])
+def test_a_layer_gives_the_same_in_bands_of_any_height(layer, scale, height):
+    x, layer = normal(2, height, 10, 8), layer()
+    expected = layer(x)
+    for pixels in (1, 60, 80, 1000):
+        out = Bands([x], pixels).through(layer, reach=2, scale=scale)
+        again = Bands(Bands([x], 40).each(lambda rows: rows), pixels)
+        for found in (out, again.through(layer, reach=2, scale=scale)):
+            assert mx.allclose(found.whole(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-@pytest.mark.parametrize("height, width", LATENTS)
-def test_what_depends_on_its_own_pixel_alone_is_as_without_tiles(
-    height, width, overlap
-):
-    tiling, latent = Tiling(overlap=overlap), normal(2, height, width, 4)
-    out = tiled_decode(enlarged, latent, tiling)
-    assert mx.allclose(out, enlarged(latent), rtol=0, atol=1e-5)
-    image = enlarged(latent)
-    out = tiled_encode(reduced, image, tiling, reduction=8)
-    assert out.shape == latent.shape
-    assert mx.allclose(out, latent, rtol=0, atol=1e-5)
+def test_a_norm_knows_the_parts_it_is_shown_and_no_others():
+    norm, x = GroupNorm(64, 1e-6), 3 * normal(2, 12, 5, 64) + 7
+    norm.weight, norm.bias = normal(64), normal(1, 64)[0]
+    expected = norm(x, silu=True)
+    parts = [x[:, :1], x[:, 1:8], x[:, 8:]]
+    run = norm.of_parts(parts)
+    assert mx.allclose(run(x), expected, rtol=0, atol=1e-5)
+    assert mx.allclose(run(x[:, 3:5]), expected[:, 3:5], rtol=0, atol=1e-5)
+    assert not mx.allclose(norm.of_parts(parts[:2])(x), expected, rtol=0, atol=1e-2)
 
 
-def test_a_convolution_is_as_without_tiles_where_none_ends():
-    conv = nn.Conv2d(4, 3, 5, padding=2)
-    latent = normal(1, 64, 64, 4)
-    difference = mx.abs(tiled_decode(conv, latent, Tiling()) - conv(latent))[0]
-    far = np.array(difference[:, :14].max(axis=(1, 2)))  # from where columns end
-    # Tiles lie at 0, 16 and 32: two rows at each inner end see less than there is.
-    assert set(np.flatnonzero(far > 1e-5)) <= {16, 17, 30, 31, 32, 33, 46, 47}
+@pytest.mark.parametrize("pixels", [LEAST, 128, 1 << 20])
+def test_the_vae_matches_its_reference_in_bands_of_any_height(small, pixels):
+    vae = open_source(small).build("vae", mx.float32)
+    picture = vae_bands.decode(vae, parity.nhwc(GOLDEN["latent"]), pixels)
+    assert parity.error(parity.nchw(picture), GOLDEN["picture"]) < 1e-5
+    found = vae_bands.encode(vae, parity.nhwc(GOLDEN["image"]), pixels)
+    assert parity.error(parity.nchw(found.mean), GOLDEN["mean"]) < 1e-5
+    assert parity.error(parity.nchw(found.logvar), GOLDEN["logvar"]) < 1e-5
 
 
-@pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_tiles_that_differ_meet_without_a_step(overlap):
-    count = iter(range(100))
-    out = tiled_decode(
-        lambda x: mx.full(enlarged(x).shape, float(next(count) % 2)),
-        mx.zeros((1, 16, 64, 4)),
-        Tiling(overlap=overlap),
-    )
-    row = np.array(out[0, 0, :, 0])
-    assert row.min() == 0 and row.max() == pytest.approx(1)
-    # S rises by 15/8 of its mean slope at most, over 8 pixels of at least 8 columns.
-    assert np.abs(np.diff(row)).max() < 15 / 8 / 64 * 1.05
+@pytest.mark.parametrize("pixels", [LEAST, 128])
+@pytest.mark.parametrize("kind", tiny.NAMES)
+def test_tiny_autoencoders_match_theirs_too(kind, pixels, tmp_path):
+    path = tmp_path / "tae.safetensors"
+    save_file(tiny.weights(kind, "authors"), path)
+    tae = build("tae", as_part(read_file(path), "tae").parts["tae"], mx.float32)
+    for run, given, expected in (
+        (tae.encode, "image", "encoded"),
+        (tae.decode, "latent", "picture"),
+    ):
+        out = run(parity.nhwc(TINY_GOLDEN[f"{kind}_{given}"]), pixels)
+        assert parity.error(parity.nchw(out), TINY_GOLDEN[f"{kind}_{expected}"]) < 1e-5
 
 
-def test_tiles_are_computed_one_after_the_other():
-    seen = []
-
-    def run(x):
-        seen.append(x.shape)
-        return enlarged(x)
-
-    tiled_decode(run, normal(1, 64, 96, 4), Tiling())
-    assert seen == [(1, 32, 32, 4)] * 3 * 5
-    seen.clear()
-    tiled_encode(
-        lambda x: (seen.append(x.shape), reduced(x))[1],
-        enlarged(normal(1, 64, 128, 3)),
-        Tiling(),
-        8,
-    )
-    assert seen == [(1, 512, 512, 3)] * 3  # tiles to encode are twice as long
+def coded(path, tiling: Tiling | None, dtype: mx.Dtype = mx.float32) -> Codec:
+    types = parse_rules(None, None)
+    return Codec(open_source(path), "vae", dtype, types, tiling)
 
 
-@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
-def test_the_type_is_that_of_what_is_run(dtype):
-    out = tiled_decode(enlarged, normal(1, 40, 40, 4).astype(dtype), Tiling())
-    assert out.dtype == dtype
+@pytest.mark.parametrize("dtype, bound", [(mx.float32, 1e-5), (mx.float16, BOUND)])
+def test_tiles_leave_no_seam(small, dtype, bound):
+    latent = SCALE * 5 * normal(1, 12, 8, 4)  # 96x64 pixels, in bands of four rows
+    tiled = coded(small, Tiling(size=(4, 4)), dtype)
+    whole, picture = coded(small, None).decode(latent), tiled.decode(latent)
+    assert picture.dtype == dtype and picture.shape == (1, 96, 64, 3)
+    assert mx.abs(picture.astype(mx.float32) - whole).mean() < bound
+    expected = coded(small, None).encode(whole, None)
+    difference = mx.abs(tiled.encode(whole, None) - expected)
+    assert difference.mean() < bound * mx.abs(expected).mean()
+
+
+def test_tiles_take_less_memory(small):
+    latent, peaks = normal(1, 32, 16, 4), []
+    for tiling in (None, Tiling(size=(4, 4))):
+        codec = coded(small, tiling)
+        codec.decode(latent[:, :4, :4])  # reads the weights
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        codec.decode(latent)
+        peaks.append(mx.get_peak_memory() - before)
+    block = 2 * 256 * 128 * 32 * 4  # its input and output, at the finest level
+    assert peaks[1] < 2 * block and peaks[1] < peaks[0] / 5
+
+
+def test_memory_that_is_freed_is_kept_again_afterwards(small):
+    limit = mx.set_cache_limit(123 << 20)
+    try:
+        coded(small, Tiling()).decode(normal(1, 4, 4, 4))
+    finally:
+        assert mx.set_cache_limit(limit) == 123 << 20
 
 
 # stable-diffusion.cpp: a share of the length, or 1/(n - n·o + o) of it for n tiles.
@@ -119,8 +153,3 @@ def test_sizes_are_as_in_stable_diffusion_cpp(tiling, expected):
 def test_what_is_out_of_range_is_an_error(wrong, message):
     with pytest.raises(ConfigError, match=message):
         Tiling(**wrong)
-
-
-def test_a_picture_that_is_no_multiple_is_an_error():
-    with pytest.raises(ConfigError, match="100x64 cannot be encoded in tiles"):
-        tiled_encode(reduced, mx.zeros((1, 64, 100, 3)), Tiling(), reduction=8)

@@ -21,6 +21,7 @@ from .options import LOADING, Choice, model_options, part_options
 from .outputs import numbered
 from .preview import WAYS, Preview
 from .request_options import request_fields, request_options
+from .tile_options import tile_options, tiling
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,12 @@ def _moot_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @model_options
 @part_options
+@click.option(
+    "--taesd-preview-only",
+    is_flag=True,
+    help="Keep the VAE for finished pictures, beside --taesd.",
+)
+@tile_options
 @request_options
 @click.option(
     "--from-image",
@@ -81,7 +88,8 @@ def _moot_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=Choice(WAYS),
     default="none",
     show_default=True,
-    help="Show each step: proj is small, quick and rough, vae is exact and slow.",
+    help="Show each step: proj is small, quick and rough, vae is exact and slow, "
+    "tae is by --taesd.",
 )
 @click.option(
     "--preview-path",
@@ -129,6 +137,7 @@ def generate(
     way, shown_at, interval, noisy = (options.pop(name) for name in _PREVIEW)
     metadata = not options.pop("disable_image_metadata")
     loading = {name: options.pop(name) for name in LOADING}
+    loading["vae_tiling"] = tiling(options)
     given = request_fields(options)
     recipe = None
     if from_image is not None:
@@ -162,6 +171,7 @@ def generate(
     if batch_file is not None:
         settled = _unfinished(settled)
     preview = Preview(pipeline, way, shown_at, interval, noisy)
+    preview.check()
     try:
         paint(pipeline, settled, preview, metadata, quiet)
     except KeyboardInterrupt:
@@ -246,7 +256,7 @@ def _compare_models(recipe: Recipe, pipeline: Pipeline) -> None:
         )
     if not recipe.exact:
         return  # what is known of the parts is among what cannot be repeated
-    for label in ("Unet", "VAE", "TE"):
+    for label in ("Unet", "VAE", "TE", "TAESD"):
         told, own = recipe.settings.get(label), pipeline.source.replaced.get(label)
         if told != own:
             log.warning(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ..convert.detect import Parameter
+from ..convert.kinds import tiny
 from ..convert.rules import MARKERS
 from ..defaults import Defaults, defaults
 from ..errors import SDError
@@ -33,7 +34,8 @@ def inspect(model: str | None, as_json: bool, **parts: str | None) -> None:
     """
     if model is None and not any(parts.values()):
         raise click.UsageError("nothing to inspect; give MODEL, or parts of one")
-    facts = describe(open_source(model, **parts))
+    source = open_source(model, prediction=None, taesd_preview_only=False, **parts)
+    facts = describe(source)
     click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
 
 
@@ -71,13 +73,15 @@ def _prediction(source: Source) -> dict[str, str]:
 def _describe_part(source: Source, part: str) -> dict[str, Any]:
     parameters = source.contents.parts[part].values()
     tensors = _tensors(parameters)
+    config = _unless_broken(lambda: source.config(part))
     return {
+        "kind": tiny(config.latent_channels) if part == "tae" and config else None,
         "tensors": len(tensors),
         "parameters": source.parameters(part),
         "bytes": sum(p.entry.nbytes for p in parameters),
         "dtypes": dict(Counter(tensors.values())),
         "files": _files(parameters),
-        "config": _unless_broken(lambda: asdict(source.config(part))),
+        "config": asdict(config) if config else None,
     }
 
 
@@ -118,9 +122,10 @@ def as_text(facts: dict[str, Any]) -> str:
         lines.append(f"  defaults: {Defaults(**usual)}")
     lines += [f"  {name}: {about}" for name, about in facts["markers"].items()]
     for part, about in facts["parts"].items():
+        kind = f"{about['kind']}, " if about["kind"] else ""
         dtypes = ", ".join(f"{n} {dtype}" for dtype, n in about["dtypes"].items())
         lines.append(
-            f"  {part}: {about['parameters'] / 1e6:.1f} M parameters, "
+            f"  {part}: {kind}{about['parameters'] / 1e6:.1f} M parameters, "
             f"{about['bytes'] / 1e6:.1f} MB, {about['tensors']} tensors ({dtypes})"
         )
         lines += [

@@ -17,11 +17,13 @@ PARTS = {
     "--clip_l": "a first text encoder (CLIP-L, or SD 2.x's OpenCLIP-H)",
     "--clip_g": "a second text encoder (OpenCLIP-bigG)",
     "--vae": "a VAE",
+    "--taesd --tae": "a quick and rough VAE (TAESD, TAESDXL)",
 }
 
 # What the decorators that open a model to paint give to the library's load().
 LOADING = (
     *OPTIONS,
+    "taesd_preview_only",
     "dtype",
     "type",
     "tensor_type_rules",
@@ -117,9 +119,9 @@ def type_options(
 
 def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Parts of a model in files of their own; each takes the place of the model's."""
-    for name, part in reversed(PARTS.items()):
+    for names, part in reversed(PARTS.items()):
         command = click.option(
-            name,
+            *names.split(),
             metavar="FILE",
             help=f"File or folder of {part} instead of the model's.",
         )(command)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..nn.bands import ALL, Bands
 from ..nn.linear import Conv2d, Linear
 from ..nn.norm import GroupNorm
 
 STAGES = 3  # halvings of the picture's size
 BLOCKS = 3  # in each stage
+_REACH = 3  # rows that a block reaches, which is three convolutions
 _LIMIT = 3.0  # latents go through limit·tanh(z / limit)
 
 
@@ -70,9 +72,12 @@ class Stage(nn.Module):
         self.blocks = [Block(width, pool_width) for _ in range(BLOCKS)]
         self.resample = Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: Bands) -> Bands:
         for block in self.blocks:
-            x = block(x)
+            if "pool" in block:  # which sees the whole map
+                x = Bands([block(x.whole())], x.pixels)
+            else:
+                x = x.through(block, _REACH)
         return x
 
 
@@ -86,11 +91,11 @@ class Encoder(nn.Module):
         self.stages = [Stage(width, stride=2, pool_width=pool) for pool in pools]
         self.conv_out = Conv2d(width, latent_channels, 3, padding=1)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = self.block(self.conv_in(x))
+    def __call__(self, x: Bands) -> Bands:
+        x = x.through(self.conv_in).through(self.block, _REACH)
         for stage in self.stages:
-            x = stage(stage.resample(x))
-        return self.conv_out(x)
+            x = stage(x.through(stage.resample, reach=2, scale=0.5))
+        return x.through(self.conv_out)
 
 
 class Decoder(nn.Module):
@@ -103,13 +108,11 @@ class Decoder(nn.Module):
         self.block = Block(width, pool_width=None)
         self.conv_out = Conv2d(width, channels, 3, padding=1)
 
-    def __call__(self, z: mx.array) -> mx.array:
-        x = nn.relu(self.conv_in(_LIMIT * mx.tanh(z / _LIMIT)))
+    def __call__(self, z: Bands) -> Bands:
+        x = z.through(lambda z: nn.relu(self.conv_in(_LIMIT * mx.tanh(z / _LIMIT))))
         for stage in self.stages:
-            x = stage(x)
-            x = stage.resample.upsampling(x)
-            mx.eval(x)  # maps grow fourfold: never hold those of several stages
-        return self.conv_out(self.block(x))
+            x = stage(x).through(stage.resample.upsampling, scale=2)
+        return x.through(self.block, _REACH).through(self.conv_out)
 
 
 class TinyAutoencoder(nn.Module):
@@ -124,13 +127,17 @@ class TinyAutoencoder(nn.Module):
         if config.decoder is not None:
             self.decoder = Decoder(config.decoder, *sizes)
 
-    def encode(self, image: mx.array) -> mx.array:
-        """(B, H, W, 3) in [-1, 1] → (B, H/8, W/8, C), in the diffusion model's scale.
+    def encode(self, image: mx.array, pixels: int = ALL) -> mx.array:
+        """Pictures → latents, evaluated; they are exact, not drawn from a distribution.
 
-        The latents are exact: nothing is drawn from a distribution.
+        Args:
+            image: (B, H, W, 3) in [-1, 1], H and W multiples of 8.
+            pixels: to compute at a time, at each resolution; memory grows with them.
+
+        Returns: (B, H/8, W/8, C), in the diffusion model's scale.
         """
-        return self.encoder((image + 1) / 2)
+        return self.encoder(Bands([(image + 1) / 2], pixels)).whole()
 
-    def decode(self, z: mx.array) -> mx.array:
-        """(B, h, w, C), in the model's scale too → (B, 8h, 8w, 3), about [-1, 1]."""
-        return 2 * self.decoder(z) - 1
+    def decode(self, z: mx.array, pixels: int = ALL) -> mx.array:
+        """(B, h, w, C), in that scale → (B, 8h, 8w, 3) in about [-1, 1], evaluated."""
+        return 2 * self.decoder(Bands([z], pixels)).whole() - 1

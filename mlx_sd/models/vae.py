@@ -40,6 +40,12 @@ class Moments(NamedTuple):
     logvar: mx.array  # log of the variance, clamped to [-30, 20]
 
 
+def moments(out: mx.array) -> Moments:
+    """Of the encoder's output, (B, h, w, 2C)."""
+    mean, logvar = mx.split(out, 2, axis=-1)
+    return Moments(mean, mx.clip(logvar, -30.0, 20.0))
+
+
 class MidBlock(nn.Module):
     """Residual block, single-head self-attention over all pixels, residual block."""
 
@@ -138,11 +144,8 @@ class AutoencoderKL(nn.Module):
 
     def encode(self, image: mx.array) -> Moments:
         """(B, H, W, 3) in [-1, 1] → two (B, H/8, W/8, C), before the latent scale."""
-        moments = self.encoder(image)
-        if "quant" in self:
-            moments = self.quant(moments)
-        mean, logvar = mx.split(moments, 2, axis=-1)
-        return Moments(mean, mx.clip(logvar, -30.0, 20.0))
+        out = self.encoder(image)
+        return moments(self.quant(out) if "quant" in self else out)
 
     def decode(self, z: mx.array) -> mx.array:
         """(B, h, w, C), the latent scale undone → (B, 8h, 8w, 3), about [-1, 1]."""
