@@ -48,8 +48,8 @@ def _setup() -> Blas:
 
 @contextmanager
 def frugal() -> Iterator[None]:
-    """Give freed memory back to the system, but for 256 MiB, as long as this lasts."""
-    before = mx.set_cache_limit(_GIB // 4)
+    """Give freed memory back to the system, but for 64 MiB, as long as this lasts."""
+    before = mx.set_cache_limit(_GIB // 16)
     mx.clear_cache()
     try:
         yield

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from .errors import ConfigError
 
 _LEAST = 4  # latent pixels: a tile's width and height
-_PIXELS = 16  # of a band, for each latent pixel of a tile: 0.3 GB by default
+_PIXELS = 12  # of a band, for each latent pixel of a tile: 0.3 GB by default
 
 
 @dataclass(frozen=True)
