@@ -127,7 +127,7 @@ PUBLISHED = {
     "instruct-pix2pix-00-22000": Published("Instruct-Pix2Pix", 512),
     "sdxl-instructpix2pix-768": Published("SDXL Instruct-Pix2Pix", 1024, **XL),
     "SSD-1B": Published("SDXL (SSD1B)", 1024, **XL),
-    "Segmind-VegaRT-base": Published("SDXL (Vega)", 1024, **XL),
+    "segmind-vega": Published("SDXL (Vega)", 1024, **XL),
     "bk-sdm-base": Published("SD 1.x (BK-SDM Base)", 512),
     "bk-sdm-small": Published("SD 1.x (BK-SDM Small)", 512),
     "tiny-sd": Published("SD 1.x Tiny UNet", 512),

@@ -99,7 +99,7 @@ def failure(repo=REPO) -> str:
 def test_only_what_is_needed_is_downloaded_and_only_once(local):
     source = open_model(REPO)
     assert sorted(local.downloads) == sorted(WEIGHTS + SMALL)
-    assert source.size() == 256 and source.tokenizer.vocab_size == 1000
+    assert source.sample_size == 256 and source.tokenizer.vocab_size == 1000
     assert open_model(REPO).path == source.path
     assert len(local.downloads) == len(WEIGHTS + SMALL)
 
