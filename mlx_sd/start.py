@@ -10,7 +10,8 @@ from .canvas import Canvas, reference
 from .codec import Codec, Draw
 from .errors import ConfigError
 from .image import to_pixels
-from .request import Request
+from .reading import size_of_picture
+from .request import PICTURES, Request
 from .sampling.prediction import EdmV
 from .source import Source
 
@@ -32,7 +33,13 @@ class Start:
 
 
 def check_pictures(request: Request, source: Source) -> None:
-    """Raises: ConfigError unless the request's pictures are what the model takes."""
+    """See that the request's pictures can be read and are what the model takes.
+
+    Raises: SDError, ConfigError.
+    """
+    for name in PICTURES:
+        if (image := getattr(request, name)) is not None:
+            size_of_picture(name, image)
     task = source.kind.task
     if task == "edit" and request.ref_image is None and request.init_img is None:
         raise ConfigError(f"{source.name} edits a picture; give it as ref_image")

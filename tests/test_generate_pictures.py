@@ -85,6 +85,7 @@ def test_full_res_returns_the_whole_picture(files, tmp_path):
         (["--strength", "0.5"], "strength: has no effect without init_img"),
         (["--mask", "mask.png"], "mask: has no effect without init_img"),
         (["-i", "none.png"], "none.png: not a picture that can be read: No such file"),
+        (["-i", "{start}", "--mask", "none.png"], "none.png: not a picture that can"),
         (["-i", "{start}", "--extend", "1,2"], "extend 1,2: must be left,top,right"),
         (["-i", "{start}", "--extend", "1,2,3,x"], "extend '1,2,3,x': must be"),
         (["-i", "{start}", "--extend", "3,0,0,0"], "67x64, which are no multiples"),
