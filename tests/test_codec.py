@@ -7,9 +7,10 @@ import mlx.core as mx
 import numpy as np
 import parity
 import pytest
+import small_families
 from safetensors.numpy import save_file
 
-from mlx_sd import ConfigError, SDError, load
+from mlx_sd import ConfigError, Request, SDError, load
 from mlx_sd.codec import Codec
 from mlx_sd.load import open_source
 from mlx_sd.quantize import parse_rules
@@ -104,11 +105,26 @@ def test_what_is_no_number_is_an_error_that_says_where(tmp_path, arrays, small, 
         codec(small, dtype).decode(mx.full((1, 8, 8, 4), float("nan")))
 
 
-def test_a_decoder_alone_cannot_encode(tmp_path, arrays):
-    alone = {n: a for n, a in arrays.items() if "encoder." not in n}
-    alone = {n: a for n, a in alone.items() if not n.startswith(f"{VAE}quant_conv")}
-    save_file(alone, tmp_path / "alone.safetensors")
-    decoder = codec(tmp_path / "alone.safetensors")
-    decoder.decode(mx.zeros((1, 8, 8, 4)))
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, arrays):
+    """The decoder of the small VAE, a quarter as wide as SD's, in a file of its own."""
+    path = tmp_path_factory.mktemp("alone") / "alone.safetensors"
+    names = (n for n in arrays if re.match(f"{VAE}(decoder|post_quant_conv)\\.", n))
+    save_file({name: arrays[name] for name in names}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [("SD 2.x", SCALE), ("SDXL", 0.13025), ("SDXL Refiner", 0.13025)],
+)
+def test_a_slim_decoder_replaces_any_familys_vae(kind, scale, alone, tmp_path):
+    shapes = small_families.shapes(kind)
+    folder = small_families.write_folder(tmp_path / "model", shapes)
+    pipeline = load(folder, vae=alone, dtype="f32")
+    picture = pipeline.codec.decode(parity.nhwc(scale * GOLDEN["latent"]))
+    assert parity.error(parity.nchw(picture), GOLDEN["picture"]) < 1e-4
+    request = Request("a", width=64, height=64, seed=1)
+    assert "VAE: alone.safetensors" in pipeline.parameters(pipeline.resolve(request))
     with pytest.raises(ConfigError, match=r"alone\.safetensors: holds no encoder"):
-        decoder.encode(mx.zeros((1, 64, 64, 3)), None)
+        pipeline.codec.encode(mx.zeros((1, 64, 64, 3)), None)
