@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,9 @@ class Pipeline(Stage):
         request = self.resolve(request)
         walk = Walk(self.source, request)
         backend.prepare_for(self.source.parameters("unet"))
+        stages = self._stages(request, walk)
+        for stage, _ in stages:
+            stage.prompts(request)  # which raises, if at all, before there is work
         board, draw = canvas(request), walk.draw(request.seed)
         start = starting(request, board, self.source, self.codec, draw)
         requests = [
@@ -136,21 +139,16 @@ class Pipeline(Stage):
         ]
         relays = [Relay() for _ in requests]
         walks = [
-            walk.steps(single.seed, relay, start.latent)
+            _later(partial(walk.steps, single.seed, relay, start.latent))
             for single, relay in zip(requests, relays, strict=True)
         ]
-        stages = self._stages(request, walk)
-        for stage, _ in stages:
-            stage.prompts(request)  # which raises, if at all, before there is work
         latents: list[mx.array] = []
         for stage, steps in stages:
-            denoisers = self._enter(stage, request, walk, start)
-            latents = []
+            denoisers, latents = self._enter(stage, request, walk, start), []
             for i, relay in enumerate(relays):
                 relay.turn = denoisers()
                 some = islice(walks[i], len(steps))
                 latents.append((yield from _sample(i, some, steps, walk, relay.turn)))
-            for relay in relays:
                 relay.turn = None  # and so lets go of its UNet
             del denoisers
 
@@ -272,6 +270,11 @@ class Pipeline(Stage):
         """The same of the refiner."""
         assert self.refiner is not None
         return model_hash_later(self.refiner.source.path)
+
+
+def _later(walk: Callable[[], Iterator[Step]]) -> Iterator[Step]:
+    """Its steps; no noise is drawn before they are asked for."""
+    yield from walk()
 
 
 def _sample(

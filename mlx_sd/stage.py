@@ -62,9 +62,17 @@ class Stage:
         prediction = self.source.prediction
         levels = self.source.levels(request.flow_shift)
         network = self._network(request)
-        return lambda: Denoiser(
-            *(network, prediction, levels, prompts, scale, self.dtype, start),
-            *(more, cache),
+        return partial(
+            Denoiser,
+            network,
+            prediction,
+            levels,
+            prompts,
+            scale,
+            self.dtype,
+            start,
+            more,
+            cache,
         )
 
     def decide(self) -> None:
