@@ -15,15 +15,16 @@ COLUMNS, GAP, LABEL = 7, 8, 20  # pixels, the latter two
 
 
 def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
-    """The pictures, all of one size, with their names below."""
-    width, height = next(iter(pictures.values())).size
+    """The pictures, with their names below, on a grid of the largest one's size."""
+    width, height = (max(p.size[i] for p in pictures.values()) for i in (0, 1))
     across, down = width + GAP, height + LABEL
-    rows = -(-len(pictures) // COLUMNS)
-    image = Image.new("RGB", (COLUMNS * across + GAP, rows * down + GAP), "white")
+    columns = min(len(pictures), COLUMNS)
+    rows = -(-len(pictures) // columns)
+    image = Image.new("RGB", (columns * across + GAP, rows * down + GAP), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
     for i, (name, picture) in enumerate(pictures.items()):
-        left, top = GAP + i % COLUMNS * across, GAP + i // COLUMNS * down
-        image.paste(picture, (left, top))
+        left, top = GAP + i % columns * across, GAP + i // columns * down
+        image.paste(picture, (left + (width - picture.width) // 2, top))
         middle = left + width / 2, top + height + 2
         draw.text(middle, name, "black", font, anchor="mt")
     return image
