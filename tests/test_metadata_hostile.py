@@ -1,5 +1,6 @@
 """Broken and hostile pictures: one line that names the file, and soon."""
 
+import functools
 import json
 import random
 import struct
@@ -31,8 +32,13 @@ def itxt(key: bytes, data: bytes, packed: int = 0) -> bytes:
     return chunk(b"iTXt", key + bytes([0, packed, 0, 0, 0]) + data)
 
 
+@functools.cache
+def growing(size: int) -> bytes:
+    return zlib.compress(bytes(size))
+
+
 def ztxt(size: int) -> bytes:
-    return chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(size)))
+    return chunk(b"zTXt", b"parameters\0\0" + growing(size))
 
 
 def jpeg(*segments: tuple[int, bytes]) -> bytes:
@@ -62,7 +68,7 @@ BROKEN = {
     "damaged text": (png(chunk(b"tEXt", b"a\0b")[:-1] + b"?"), "checksum"),
     "zTXt that grows": (png(ztxt(64 << 20)), "more than 8 MB of text"),
     "iTXt that grows": (
-        png(itxt(b"parameters", zlib.compress(bytes(64 << 20)), packed=1)),
+        png(itxt(b"parameters", growing(64 << 20), packed=1)),
         "more than 8 MB of text",
     ),
     "many texts that grow": (png(*[ztxt(7 << 20)] * 20), "more than 8 MB of text"),
