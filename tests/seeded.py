@@ -309,12 +309,12 @@ def save(path: Path, shapes: Shapes, dtype: str = "F16", buffers: dict | None = 
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes.items():
-            file.write(_stored(tensor(name, shape), dtype).tobytes())
+            file.write(_stored(name, shape, dtype).data)
         for array in buffers.values():
             file.write(array.tobytes())
 
 
-def _stored(array: np.ndarray, dtype: str) -> np.ndarray:
+def _stored(name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     if dtype == "BF16":  # the upper half of a float32, exact here
-        return (array.view(np.uint32) >> 16).astype(_DTYPES[dtype])
-    return array.astype(_DTYPES[dtype])
+        return (tensor(name, shape).view(np.uint32) >> 16).astype(_DTYPES[dtype])
+    return tensor(name, shape, _DTYPES[dtype])
