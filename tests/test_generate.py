@@ -21,7 +21,7 @@ from mlx_sd.source import Source
 SIZE = {"width": 32, "height": 32}
 PIPELINE = bundled()
 pytestmark = pytest.mark.usefixtures("loaded_once")
-SMALL = ["-p", "a red house", "--steps", "2", "-W", "64", "-H", "64"]
+SMALL = ["-p", "a red house", "--steps", "2", "-W", "32", "-H", "32"]
 
 
 def run(*args, **options):
@@ -199,7 +199,7 @@ def test_previews_are_written_at_each_interval(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "save", lambda image, at: written.append((image, at)))
     flags = ("--preview-path", path, "--steps", "5", "--preview-interval", "2")
     painted(tmp_path / "a.png", "--preview", "proj", *flags)
-    assert [(image.size, at) for image, at in written] == [((8, 8), path)] * 2
+    assert [(image.size, at) for image, at in written] == [((4, 4), path)] * 2
     written.clear()
     pixels, _ = painted(tmp_path / "a.png", "--preview", "vae", *flags[:4])
     assert len(written) == 5

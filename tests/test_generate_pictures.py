@@ -6,14 +6,16 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from loaded import bundled
 from PIL import Image
 
-from mlx_sd import Request, load
+from mlx_sd import Request
 from mlx_sd.cli import main
 from mlx_sd.image import save
 from mlx_sd.metadata import parameters, read, repeat
 
 SMALL = ["-p", "a red house", "--steps", "4"]
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 def run(*args):
@@ -64,7 +66,7 @@ def test_flags_are_the_fields_of_a_request(files, tmp_path):
         extend=(0, 0, 8, 8),
         mask_blur=1,
     )
-    (image,) = load()(request)
+    (image,) = bundled()(request)
     assert (found == np.asarray(image)).all() and found.shape == (72, 72, 3)
     assert (found[:48, :24] == pixels[:48, :24]).all()
 
