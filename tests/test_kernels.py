@@ -1,11 +1,14 @@
 """Every variant of an operation against its reference, which parity tests cover."""
 
+import shutil
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_sd.kernels import OPERATIONS
+from mlx_sd.kernels import OPERATIONS, cpu
 from mlx_sd.kernels.dispatch import Operation, Variant, backend
+from mlx_sd.kernels.packed import Packed
 
 # ‖variant - reference‖ / ‖reference‖, the latter in float32; a type rounds at half that
 BOUNDS = {mx.float32: 1e-5, mx.float16: 2e-3, mx.bfloat16: 1.6e-2}
@@ -93,10 +96,11 @@ def test_variants_agree_with_the_reference(name, dtype):
             assert error(ours, expected) < BOUNDS[dtype], (which, case)
 
 
+@pytest.mark.parametrize("weights", [mx.float16, mx.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["linear", "conv", "upsample_conv"])
-def test_weights_may_be_of_another_type(name):
+def test_weights_may_be_of_another_type(name, weights):
     for case in CASES[name]:
-        args = arguments(case, mx.float32, mx.float16)
+        args = arguments(case, mx.float32, weights)
         wide = [a.astype(mx.float32) if isinstance(a, mx.array) else a for a in args]
         ours = OPERATIONS[name](*args)
         assert ours.dtype == mx.float32
@@ -117,3 +121,52 @@ def test_the_first_variant_that_fits_is_chosen():
     assert operation(mx.zeros(2)).tolist() == [3, 3]
     assert operation(mx.zeros(4)).tolist() == [4] * 4
     assert operation(mx.zeros(6)).tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("name", ["linear", "conv", "upsample_conv"])
+def test_weights_may_be_packed(name, bits):
+    shape = {"linear": (65, 96)}.get(name, (19, 3, 3, 32))
+    x, weight, bias = arguments(
+        ((2, 9, 11, shape[-1]), shape, shape[:1]), mx.float32, mx.float32
+    )
+    words, *scales = mx.quantize(weight.reshape(len(weight), -1), 32, bits)
+    packed = Packed(words, *(a.astype(mx.float16) for a in scales), weight.shape)
+    assert packed.bits == bits
+    values = mx.dequantize(
+        words, *(a.astype(mx.float32) for a in packed[1:3]), 32, bits
+    )
+    expected = OPERATIONS[name].reference(x, values.reshape(weight.shape), bias)
+    for run in (OPERATIONS[name], OPERATIONS[name].reference):
+        assert error(run(x, packed, bias), expected) < BOUNDS[mx.float32]
+
+
+on_cpu = pytest.mark.skipif(backend() != "cpu", reason="kernels of the CPU")
+
+
+@on_cpu
+def test_without_a_compiler_the_reference_runs(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert cpu.library.__wrapped__() is None
+    monkeypatch.setattr(cpu, "library", lambda: None)
+    x = mx.ones((2, 3))
+    assert not any(v.fits(x) for v in OPERATIONS["silu"].variants)
+    assert error(OPERATIONS["silu"](x), OPERATIONS["silu"].reference(x)) == 0
+
+
+@on_cpu
+@pytest.mark.parametrize("failure", ["exit 1", 'echo nonsense > "$2"'])
+def test_a_compiler_that_fails_is_as_none(failure, monkeypatch, tmp_path):
+    compiler = tmp_path / "cc"
+    compiler.write_text(f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n{failure}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name: str(compiler))
+    assert cpu.library.__wrapped__() is None
+
+
+@on_cpu
+def test_the_native_kernels_can_be_turned_off(monkeypatch):
+    monkeypatch.setenv("MLX_SD_NATIVE", "off")
+    assert cpu.library.__wrapped__() is None

@@ -18,6 +18,7 @@ NEEDED = [
     "mlx_sd/demo/picture-book/tokenizer/merges.txt",
     "mlx_sd/tokenizers/data/bpe_simple_vocab_16e6.txt.gz",
     "mlx_sd/tokenizers/data/LICENSE-CLIP",
+    "mlx_sd/kernels/native/conv.c",
     "mlx_sd/py.typed",
 ]
 

@@ -16,7 +16,8 @@ from mlx_sd.convert.ggml import GGML
 from mlx_sd.convert.ggml.packed import PACKABLE
 from mlx_sd.convert.layouts import CONV, POINT, ROWS, SAME, TRANSPOSED, Layout
 from mlx_sd.convert.readers import Entry
-from mlx_sd.nn.compact import COMPACT, Compact, unpack
+from mlx_sd.kernels.packed import unpack
+from mlx_sd.nn.compact import COMPACT, Compact
 from mlx_sd.nn.linear import Conv2d, Linear
 from mlx_sd.quantize import held_type, hold, parse_rules
 

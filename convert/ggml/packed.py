@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from ...nn.compact import GROUP
+from ...kernels.packed import GROUP
 from .blocks import pieces
 from .unpack import bits, five_bits, five_bits_k, k_scales
 

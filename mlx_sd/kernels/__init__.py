@@ -5,19 +5,28 @@ computes; faster variants serve a backend, and those arguments that they are mad
 This table is the one place that chooses between them.
 """
 
-from . import reference
-from .dispatch import Operation
+from . import cpu, packed, reference
+from .dispatch import Operation, Variant
 
-attention = Operation(reference.attention)
-conv = Operation(reference.conv)
-geglu = Operation(reference.geglu)
-gelu = Operation(reference.gelu)
-group_norm = Operation(reference.group_norm)
-layer_norm = Operation(reference.layer_norm)
-linear = Operation(reference.linear)
-quick_gelu = Operation(reference.quick_gelu)
-silu = Operation(reference.silu)
-upsample_conv = Operation(reference.upsample_conv)
+attention = Operation(
+    reference.attention, Variant("cpu", cpu.attention_fits, cpu.attention)
+)
+conv = Operation(reference.conv, Variant("cpu", cpu.conv_fits, cpu.conv))
+geglu = Operation(reference.geglu, Variant("cpu", cpu.ready, cpu.geglu))
+gelu = Operation(reference.gelu, Variant("cpu", cpu.ready, cpu.gelu))
+group_norm = Operation(reference.group_norm, Variant("cpu", cpu.ready, cpu.group_norm))
+layer_norm = Operation(reference.layer_norm, Variant("cpu", cpu.ready, cpu.layer_norm))
+linear = Operation(
+    reference.linear,
+    Variant("cpu", cpu.linear_fits, cpu.linear),
+    Variant("metal", packed.packed_linear_fits, packed.packed_linear),
+)
+quick_gelu = Operation(reference.quick_gelu, Variant("cpu", cpu.ready, cpu.quick_gelu))
+silu = Operation(reference.silu, Variant("cpu", cpu.ready, cpu.silu))
+upsample_conv = Operation(
+    reference.upsample_conv,
+    Variant("cpu", cpu.upsample_conv_fits, cpu.upsample_conv),
+)
 
 OPERATIONS = {
     name: operation

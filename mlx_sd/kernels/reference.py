@@ -1,11 +1,13 @@
 """What each operation computes, in plain MLX, on every backend and for every type.
 
 Arrays are of one float type, in which the result is, too; only weights may be of
-another one. B batch, H W rows and columns, C channels, L M tokens, D width.
+another one, or packed. B batch, H W rows and columns, C channels, L M tokens, D width.
 """
 
 import mlx.core as mx
 import mlx.nn as nn
+
+from .packed import Weight, dense
 
 
 def attention(
@@ -33,26 +35,26 @@ def _split_heads(x: mx.array, heads: int) -> mx.array:
     return x.reshape(B, L, heads, D // heads).transpose(0, 2, 1, 3)
 
 
-def linear(x: mx.array, weight: mx.array, bias: mx.array | None = None) -> mx.array:
+def linear(x: mx.array, weight: Weight, bias: mx.array | None = None) -> mx.array:
     """x weightᵀ + bias: (…, I), (O, I), (O,) → (…, O)"""
-    weight = weight.astype(x.dtype).T
-    return x @ weight if bias is None else mx.addmm(bias, x, weight)
+    w = dense(weight, x.dtype).T
+    return x @ w if bias is None else mx.addmm(bias, x, w)
 
 
 def conv(
     x: mx.array,
-    weight: mx.array,
+    weight: Weight,
     bias: mx.array | None = None,
     stride: int = 1,
     padding: int = 1,
 ) -> mx.array:
     """Two-dimensional convolution: (B, H, W, I), (O, h, w, I), (O,) → (B, H', W', O)"""
-    y = mx.conv2d(x, weight.astype(x.dtype), stride, padding)
+    y = mx.conv2d(x, dense(weight, x.dtype), stride, padding)
     return y if bias is None else y + bias
 
 
 def upsample_conv(
-    x: mx.array, weight: mx.array, bias: mx.array | None = None
+    x: mx.array, weight: Weight, bias: mx.array | None = None
 ) -> mx.array:
     """Each pixel four times, then a 3x3 convolution: (B, H, W, I) → (B, 2H, 2W, O)"""
     return conv(mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2), weight, bias)

@@ -1,0 +1,69 @@
+/* What linear layers and convolutions are told, and have in common. */
+
+#include "tile.h"
+
+enum { F32, F16, BF16, PACKED = 16 }; /* PACKED + bits: as in ../packed.py */
+
+struct weights {
+    const void *data;
+    long type;
+    const uint16_t *scales, *biases; /* of PACKED, a pair for each GROUP values */
+};
+
+/* n values from the i-th on, as float32: where they are, or in `room`. Where they are
+   packed, i and n are multiples of GROUP. */
+enum { GROUP = 32 };
+const float *read_weights(const struct weights *w, long i, long n, float *room);
+
+struct conv {
+    const float *x, *bias;
+    float *out;
+    struct weights weights;
+    long batch, height, width, channels; /* of x */
+    long high, wide, stride, padding;    /* of the window; a linear layer's is 1x1 */
+    long out_height, out_width, out_channels;
+    long twice; /* whether x is to have each pixel four times; winograd alone */
+    /* how the work is shared: */
+    long columns, rows; /* of an item */
+    float *v;           /* winograd's tiles, and how many */
+    long first, count, step;
+};
+
+/* A pixel of x, of zeros beyond its edges. */
+static inline const float *pixel(const struct conv *o, long b, long y, long x) {
+    if (y < 0 || x < 0 || y >= o->height << o->twice || x >= o->width << o->twice)
+        return zeros;
+    y >>= o->twice, x >>= o->twice;
+    return o->x + ((b * o->height + y) * o->width + x) * o->channels;
+}
+
+/* c = bias + rows panels, or c += those without a bias: (count, k) times (k, columns),
+   in parts that stay in the cache.
+   rows: up(count, MR) pointers. panels: one after another. bias: up(columns, NR). */
+static inline void product(long count, long k, const float *const *rows, const float *panels,
+                    long columns, const float *bias, float *c, long width) {
+    long parts = (k + DEPTH - 1) / DEPTH, depth = (k + parts - 1) / parts;
+    for (long p = 0; p < k; p += depth, bias = NULL)
+        for (long j = 0; j < columns; j += NR)
+            for (long i = 0; i < count; i += MR) {
+                const float *from[MR], *panel = panels + j * k + p * NR;
+                float edge[MR * NR], *to = c + i * width + j;
+                long high = least(MR, count - i), wide = least(NR, columns - j);
+                long now = least(depth, k - p);
+                for (int r = 0; r < MR; r++) from[r] = rows[i + r] + p;
+                if (!j && i + MR < count) /* rows are first met now: have the next come */
+                    for (int r = 0; r < MR; r++)
+                        for (long q = 0; q < now; q += 16)
+                            __builtin_prefetch(rows[i + MR + r] + p + q);
+                if (high == MR && wide == NR) {
+                    const float *init = bias ? bias + j : to;
+                    tile(now, from, panel, init, bias ? 0 : width, to, width);
+                    continue;
+                }
+                for (long r = 0; r < high; r++)
+                    memcpy(edge + r * NR, bias ? bias + j : to + r * width, 4 * wide);
+                tile(now, from, panel, edge, NR, edge, NR);
+                for (long r = 0; r < high; r++)
+                    memcpy(to + r * width, edge + r * NR, 4 * wide);
+            }
+}
