@@ -23,7 +23,7 @@ from .models.taesd import TinyAutoencoder
 from .models.unet import UNet
 from .models.vae import AutoencoderKL
 from .nn.compact import COMPACT
-from .quantize import held_type, hold
+from .quantize import held_type, hold, narrow_type
 from .weights import read
 
 AS_IN_FILE = TypeRules()
@@ -76,7 +76,9 @@ def build(
     weights: dict[str, mx.array] = {}
     for name, parameter in parameters.items():
         path = name.removesuffix(".weight")
-        wanted = held_type(path, parameter, layers.get(path), types)
+        layer = layers.get(path)
+        wanted = held_type(path, parameter, layer, types)
+        wanted = wanted or narrow_type(path, parameter, layer, dtype)
         held = hold(parameter, wanted, dtype) if wanted else None
         if held is None:
             weights[name] = read(parameter, dtype)

@@ -77,6 +77,19 @@ def held_type(
     return "F16" if entry.dtype in GGML else None
 
 
+def narrow_type(
+    path: str, parameter: Parameter, layer: nn.Module | None, dtype: mx.Dtype
+) -> str | None:
+    """The file's type, where it has half the bits of the one that is computed in.
+
+    On a CPU, which computes in float32, that is half the memory; kernels widen it.
+    """
+    kind = parameter.entry.dtype
+    narrow = dtype == mx.float32 and kind in ("F16", "BF16")
+    can = type(layer) in COMPACT and not _KEPT.fullmatch(path)
+    return kind if narrow and can else None
+
+
 def hold(parameter: Parameter, wanted: str, dtype: mx.Dtype) -> Weights | None:
     """The weight in the type that is wanted, of FLOATS or PACKABLE.
 

@@ -14,6 +14,6 @@ def digests(source: Source, parts=("unet", "vae", "clip_l")) -> dict[str, str]:
     found = {}
     for part in parts:
         for name, array in tree_flatten(source.build(part, mx.float32).parameters()):
-            data = np.array(array)
+            data = np.array(array.astype(mx.float32))
             found[f"{part}.{name}"] = f"{data.shape} {hashlib.md5(data).hexdigest()}"
     return found
