@@ -9,18 +9,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common import commit, versions
 
 from mlx_sd import backend
 
-Job = Callable[..., int | None]  # takes strings
+Job = Callable[..., Any]  # takes strings, returns what JSON can hold
 
 
 class Figures(NamedTuple):
     seconds: float
-    returned: int | None  # by the job
+    returned: Any  # by the job
     before: int  # bytes at the process's peak before the job, which are its imports
     peak: int  # bytes at its peak in the end
 
