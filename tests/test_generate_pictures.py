@@ -118,6 +118,11 @@ def test_the_pictures_are_named_but_not_kept_and_repeat_when_given(files, tmp_pa
     assert str(start.parent).encode() not in path.read_bytes()
     labels = {"Denoising strength": "0.6", "Mask blur": "2"}
     assert labels.items() <= recipe.settings.items()
+    shown = CliRunner().invoke(main, ["metadata", str(path)]).stdout.splitlines()
+    assert shown[-2:] == [
+        "made from a picture: init_img",
+        "made from a picture: mask",
+    ]
 
     done = run("--from-image", path, "-o", again, *pictures)
     assert done.exit_code == 0 and "give" not in done.stderr

@@ -23,7 +23,8 @@ def metadata(file: Path, as_json: bool) -> None:
     """Say how the picture in FILE was made.
 
     FILE is a PNG, JPEG or WebP of this program, stable-diffusion.cpp, A1111 or ComfyUI.
-    What `generate` could not repeat is listed. The exit code is 1 if the file says
+    What `generate` could not repeat, given the pictures that it was made from, is
+    listed. The exit code is 1 if the file says
     nothing of how it was painted; --json then still lists its texts.
     """
     found = read(file)
@@ -40,13 +41,14 @@ def describe(found: Metadata) -> dict[str, Any]:
     """Everything the file says, as JSON-able values."""
     facts: dict[str, Any] = {"path": str(found.path), "format": found.format}
     if found.recipe is not None:
-        request, lost = to_request_fields(found.recipe)
+        request, lost = to_request_fields(found.recipe, found.recipe.pictures)
         facts |= {
             "program": found.recipe.program,
             "prompt": found.recipe.prompt,
             "negative_prompt": found.recipe.negative_prompt,
             "settings": found.recipe.settings,
             "request": request,
+            "pictures": found.recipe.pictures,
             "loading": found.recipe.loading,
             "not_repeated": lost,
         }
@@ -54,11 +56,12 @@ def describe(found: Metadata) -> dict[str, Any]:
 
 
 def as_text(recipe: Recipe) -> str:
-    _, lost = to_request_fields(recipe)
+    _, lost = to_request_fields(recipe, recipe.pictures)
     lines = [f"painted by: {recipe.program}", f"prompt: {recipe.prompt}"]
     if recipe.negative_prompt:
         lines.append(f"negative prompt: {recipe.negative_prompt}")
     lines += [f"{label}: {value}" for label, value in recipe.settings.items()]
+    lines += [f"made from a picture: {name}" for name in recipe.pictures]
     lines += [f"cannot be repeated: {entry}" for entry in lost]
     text = "\n".join(lines).translate(_SHOWN)
     return text.encode("utf-8", "backslashreplace").decode()
