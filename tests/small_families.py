@@ -23,9 +23,9 @@ ORIGINAL, CROP, TARGET = (200, 300), (16, 24), (80, 120)  # (height, width), (to
 Shapes = dict[str, dict[str, list[int]]]  # folder → name → shape
 
 
-def shapes(kind: str) -> Shapes:
-    """What golden/make_families.py, or make_variants.py, found models to hold."""
-    file = "variants" if "LCM" in kind else "families"
+def shapes(kind: str, file: str | None = None) -> Shapes:
+    """What golden/make_families.py, or another of them, found models to hold."""
+    file = file or ("variants" if "LCM" in kind else "families")
     listed = gzip.decompress((GOLDEN / f"{file}.json.gz").read_bytes())
     return json.loads(listed)[kind]
 

@@ -56,10 +56,10 @@ TEXTS = {
 SHAPES = {"full": seeded.sd1_shapes, "small": seeded.small_shapes}
 
 
-def _part(size: str, prefix: str) -> dict[str, torch.Tensor]:
+def _part(size: str, prefix: str, channels: int = 4) -> dict[str, torch.Tensor]:
     return {
         name: torch.from_numpy(seeded.tensor(name, shape))
-        for name, shape in SHAPES[size]().items()
+        for name, shape in seeded.with_inputs(SHAPES[size](), channels).items()
         if name.startswith(prefix)
     }
 
@@ -72,18 +72,18 @@ def _fill(model: torch.nn.Module, state: dict, count: int) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def unet(size: str) -> UNet2DConditionModel:
+def unet(size: str, channels: int = 4) -> UNet2DConditionModel:
     config = dict(
         UNETS[size],
         sample_size=64,
-        in_channels=4,
+        in_channels=channels,
         out_channels=4,
         layers_per_block=2,
         attention_head_dim=8,  # diffusers' name for the number of heads
     )
     with torch.device("meta"):
         model = UNet2DConditionModel(**config)
-    part = _part(size, seeded.UNET)
+    part = _part(size, seeded.UNET, channels)
     return _fill(model, convert_ldm_unet_checkpoint(part, config), len(part))
 
 
