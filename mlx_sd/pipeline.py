@@ -77,6 +77,9 @@ class Picture:
 class Pipeline(Stage):
     """A model that is ready to paint. Parts are read when first needed.
 
+    What a request carries decides: from noise; from `init_img`, all of it, under `mask`
+    or beyond its edges; or after `ref_image`, by a model that edits.
+
     The text encoder is released once a prompt is encoded, and its result kept; the UNet
     and the VAE stay for the next request. With a refiner one of the two UNets is in
     memory at a time.
@@ -108,7 +111,11 @@ class Pipeline(Stage):
         request: Request,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> list[Image.Image]:
-        """All pictures of a request; `on_progress` is called after each step."""
+        """All pictures of a request, RGB; `on_progress` is called after each step.
+
+        They have the request's width and height, but with `inpaint_full_res` the size
+        of `init_img`. Raises: as stream() does.
+        """
         images = []
         for event in self.stream(request):
             if isinstance(event, Picture):

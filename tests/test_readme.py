@@ -1,17 +1,19 @@
-"""The README's Python runs as it stands, and its commands exist."""
+"""The README's Python runs as it stands; its commands and the recipes' exist."""
 
 import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from mlx_sd.cli import main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/recipes.md")}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
 
 
 def test_python_examples_run(tmp_path, monkeypatch, capsys):
@@ -22,8 +24,9 @@ def test_python_examples_run(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 20  # the progress callback
 
 
-def test_shell_examples_are_real_commands_and_options():
-    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+@pytest.mark.parametrize("page", PAGES)
+def test_shell_examples_are_real_commands_and_options(page):
+    lines = "\n".join(blocks("sh", page)).replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True)[1:] for line in lines if "mlx-sd" in line]
     assert len(found) >= 4
     for name, *args in found:
@@ -31,6 +34,8 @@ def test_shell_examples_are_real_commands_and_options():
         assert {arg for arg in args if arg.startswith("-")} <= known
 
 
-def test_links_lead_to_files():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links and all((ROOT / link).exists() for link in links)
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page])
+    folder = (ROOT / page).parent
+    assert links and all((folder / link).exists() for link in links)
