@@ -72,7 +72,7 @@ class Family:
     # The numbers that stand in the vector behind the pooled text, of a picture to paint
     # (False) or to avoid (True); None: the UNet takes no vector.
     numbers: Callable[[PictureSizes, bool], tuple[float, ...]] | None
-    zero_empty: bool  # whether states of an empty negative prompt are zeros
+    zero_empty: bool  # whether an empty negative prompt's states, pooled too, are zeros
 
     def encode(
         self,
@@ -114,16 +114,16 @@ class Family:
         self, text: str, encoded: Conditioning, sizes: PictureSizes, negative: bool
     ) -> Conditioning:
         """What the UNet is given for a text of the prompt, or of the negative one."""
-        context, vector = encoded.context, None
+        context, pooled, vector = encoded.context, encoded.pooled, None
         if self.zero_empty and negative and not text:
-            context = mx.zeros_like(context)  # as stable-diffusion.cpp; pooled stays
-        if self.numbers is not None and encoded.pooled is not None:
+            # As in A1111, and in diffusers for None; see docs/families.md.
+            context = mx.zeros_like(context)
+            pooled = None if pooled is None else mx.zeros_like(pooled)
+        if self.numbers is not None and pooled is not None:
             numbers = mx.array(self.numbers(sizes, negative))
             waves = timestep_embedding(numbers, _WAVES).reshape(1, -1)
-            vector = mx.concatenate(
-                [encoded.pooled, waves.astype(encoded.pooled.dtype)], axis=1
-            )
-        return replace(encoded, context=context, vector=vector)
+            vector = mx.concatenate([pooled, waves.astype(pooled.dtype)], axis=1)
+        return Conditioning(context, pooled, vector)
 
     @property
     def told(self) -> set[str]:
