@@ -1,76 +1,57 @@
 """Whole pictures of narrow models of each family against diffusers' pipelines."""
 
-from pathlib import Path
-
-import make_pictures
 import numpy as np
 import pytest
-import small_families
-from small_families import CFG, HEIGHT, NEGATIVE, PROMPT, SEED, STEPS, WIDTH
-
-import mlx_sd
-
-slow = pytest.mark.slow
-# File, kind of model, what the UNet predicts, the negative prompt.
-CASES = (
-    pytest.param("sd2", "SD 2.x", "epsilon", NEGATIVE),
-    pytest.param("sd2_v", "SD 2.x", "v_prediction", NEGATIVE),
-    pytest.param("sdxl", "SDXL", "epsilon", NEGATIVE, marks=slow),
-    pytest.param("sdxl_empty", "SDXL", "epsilon", "", marks=slow),
-    pytest.param("refiner", "SDXL Refiner", "epsilon", NEGATIVE, marks=slow),
+from narrow_table import (
+    DECIBELS,
+    GOLDEN,
+    LATENT,
+    error,
+    measured,
+    opened,
+    request,
+    write,
 )
-BOUND = 1e-5  # relative; both compute in float32
-LATENT = 1e-3  # the same after 10 steps, each of which magnifies what rounding left
+from small_families import CASES, STATES
+
+QUICK = "sd2", "sd2_v"  # in the default run
 
 
-def error(found, expected: np.ndarray) -> float:
-    return np.linalg.norm(np.array(found) - expected) / np.linalg.norm(expected)
+def marked(names):
+    slow = pytest.mark.slow
+    return [n if n in QUICK else pytest.param(n, marks=slow) for n in names]
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Kind and prediction → its folder, written once."""
-    made: dict[tuple[str, str], Path] = {}
-
-    def folder(kind: str, prediction: str) -> Path:
-        if (key := (kind, prediction)) not in made:
-            path = tmp_path_factory.mktemp("family") / "model"
-            parts = small_families.shapes(kind)
-            made[key] = small_families.write_folder(path, parts, prediction)
-        return made[key]
-
-    return folder
+@pytest.mark.parametrize("name", marked(CASES))
+def test_pictures_are_those_of_diffusers(name, tmp_path):
+    case = CASES[name]
+    pipeline = opened(case, write(case, tmp_path / "model"))
+    assert pipeline.source.kind.name == case.kind
+    latent, decibels = measured(pipeline, name)
+    assert latent < LATENT and decibels >= DECIBELS
 
 
-@pytest.mark.parametrize("file, kind, prediction, negative", CASES)
-def test_pictures_are_those_of_diffusers(file, kind, prediction, negative, folders):
-    golden = np.load(Path(__file__).parent / f"golden/family_{file}.npz")
-    pipeline = mlx_sd.load(folders(kind, prediction), dtype="f32")
-    assert pipeline.source.kind.name == kind
-    request = mlx_sd.Request(
-        PROMPT,
-        negative,
-        WIDTH,
-        HEIGHT,
-        STEPS,
-        CFG,
-        SEED,
-        sampling_method="euler",
-        scheduler="discrete",
-    )
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["safetensors", "GGUF f16", "parts"])
+@pytest.mark.parametrize("name", ["sd2", "sdxl"])
+def test_other_files_give_them_too(name, form, tmp_path):
+    case = CASES[name]
+    pipeline = opened(case, write(case, tmp_path / "model"), form)
+    assert pipeline.source.kind.name == case.kind
+    latent, decibels = measured(pipeline, name)
+    assert latent < LATENT and decibels >= DECIBELS
 
-    prompts = pipeline.prompts(pipeline.resolve(request))
+
+@pytest.mark.parametrize("name", marked(STATES))
+def test_text_states_and_vectors_are_those_of_diffusers(name, tmp_path):
+    case, golden = CASES[name], np.load(GOLDEN)
+    pipeline = opened(case, write(case, tmp_path / "model"))
+    prompts = pipeline.prompts(pipeline.resolve(request(case)))
     texts = [prompts.conds(0)[0][0], prompts.uncond(0)]
     for i, text in enumerate(texts):
-        expected = golden["context"][i : i + 1]
+        expected = golden[f"{name}_context"][i : i + 1]
         assert np.abs(np.array(text.context)[..., ::16] - expected).max() < 1e-4
-        if "vector" in golden:
-            assert error(text.vector, golden["vector"][i : i + 1]) < BOUND
+        if f"{name}_vector" in golden:
+            assert error(text.vector, golden[f"{name}_vector"][i : i + 1]) < 1e-5
         else:
             assert text.vector is None
-
-    latents = []
-    (image,) = pipeline(request, lambda progress: latents.append(progress.latent))
-    expected = golden["latent"].transpose(0, 2, 3, 1)
-    assert error(latents[-1], expected) < LATENT
-    assert make_pictures.psnr(np.asarray(image), golden["picture"]) >= 50

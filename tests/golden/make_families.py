@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
@@ -21,16 +23,7 @@ from diffusers import (
 )
 from make_pictures import philox
 from provenance import FOLDER, record
-from small_families import (
-    CFG,
-    HEIGHT,
-    NEGATIVE,
-    PROMPT,
-    SEED,
-    STEPS,
-    WIDTH,
-    weights,
-)
+from small_families import CASES, HEIGHT, PROMPT, SEED, STATES, WIDTH, Case, weights
 from test_tokenizer import write_small_tokenizer
 from transformers import (
     CLIPTextConfig,
@@ -40,22 +33,14 @@ from transformers import (
 )
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy")
-NOTES = f"""
+NOTES = """
 `families.json.gz`: kind of model → folder → name → shape, as diffusers has them, of the
-models of `small_families.py`. `family_*.npz`: each prompt's text states (`context`,
-every 16th channel) and, for SDXL, `vector`, prompt first; initial `noise`; final
-`latent` and `picture` (uint8) of the pipeline, {STEPS} Euler steps, guidance {CFG:g}.
-`sdxl_empty` has a negative prompt of zeros, with the pooled state of an empty one.
+models of `small_families.py`. `families.npz`, of its cases: `<case>_latent`, the last
+one, and `<case>_picture` (uint8) of diffusers' pipeline; of STATES, prompt first, each
+prompt's text states too (`_context`, every 16th channel) and, for SDXL, `_vector`.
+An empty negative prompt is diffusers' None.
 """
 
-# File → kind of model, what the UNet predicts, whether the negative prompt is empty.
-CASES = {
-    "sd2": ("SD 2.x", "epsilon", False),
-    "sd2_v": ("SD 2.x", "v_prediction", False),
-    "sdxl": ("SDXL", "epsilon", False),
-    "sdxl_empty": ("SDXL", "epsilon", True),
-    "refiner": ("SDXL Refiner", "epsilon", False),
-}
 VAE = {
     "block_out_channels": (32, 64, 96, 128),
     "layers_per_block": 1,
@@ -73,6 +58,9 @@ ENCODERS = {  # by the width of the UNet's text states
     2048: {"text_encoder": "l", "text_encoder_2": "g"},
     1280: {"text_encoder_2": "g"},
 }
+
+
+FOLDERS = "unet", "vae", "text_encoder", "text_encoder_2"
 
 
 def narrow(kind: str) -> dict:
@@ -104,12 +92,11 @@ def text_encoder(name: str) -> torch.nn.Module:
 
 def models(kind: str) -> dict[str, torch.nn.Module]:
     """Folder → diffusers' or transformers' model, filled."""
-    unet = make_names.unet_model(narrow(kind), device="cpu")
+    unet = make_names.unet_model(narrow(kind))
     scale = 0.13025 if "SDXL" in kind else 0.18215
-    found = {
-        "unet": unet,
-        "vae": AutoencoderKL(**VAE, latent_channels=4, scaling_factor=scale),
-    }
+    with torch.device("meta"):
+        vae = AutoencoderKL(**VAE, latent_channels=4, scaling_factor=scale)
+    found = {"unet": unet, "vae": vae}
     for folder, name in ENCODERS[unet.config.cross_attention_dim].items():
         found[folder] = text_encoder(name)
     for folder, model in found.items():
@@ -124,24 +111,42 @@ def shapes_of(model: torch.nn.Module) -> dict[str, list[int]]:
     return {name: list(array.shape) for name, array in model.state_dict().items()}
 
 
-def pipeline(kind: str, prediction: str, padded: dict[str, str]):
-    """Diffusers' pipeline. `padded`: tokenizer folder → its padding."""
-    parts = models(kind)
-    with tempfile.TemporaryDirectory() as folder:
-        write_small_tokenizer(Path(folder) / "small")
-        for encoder in [name for name in parts if name.startswith("text")]:
-            name = encoder.replace("text_encoder", "tokenizer")
-            parts[name] = CLIPTokenizer.from_pretrained(
-                Path(folder) / "small", pad_token=padded[name], model_max_length=77
-            )
-    parts["scheduler"] = EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="linspace",
-        prediction_type=prediction,
+TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SPACINGS = {"discrete": "linspace", "simple": "trailing"}
+TYPES = {"eps": "epsilon", "v": "v_prediction"}
+
+
+def scheduler(case: Case):
+    """Diffusers', which paints by the case's sampler and schedule."""
+    if case.prediction == "edm_v":
+        return EDMEulerScheduler(
+            sigma_min=0.002,
+            sigma_max=120.0,
+            sigma_data=1.0,
+            sigma_schedule=case.schedule,
+            prediction_type="v_prediction",
+        )
+    kinds = {
+        "euler": EulerDiscreteScheduler,
+        "euler_a": EulerAncestralDiscreteScheduler,
+    }
+    return kinds[case.sampler](
+        **TABLE,
+        timestep_spacing=SPACINGS[case.schedule],
+        prediction_type=TYPES[case.prediction],
+        rescale_betas_zero_snr=case.zero_snr,
     )
-    if kind == "SDXL Refiner":
+
+
+def pipeline(case: Case):
+    """Diffusers' own."""
+    parts = models(case.kind)
+    for name in [name for name in parts if name.startswith("text")]:
+        folder = name.replace("text_encoder", "tokenizer")
+        second = parts[name].config.hidden_size > 768  # OpenCLIP's pads with id 0, "!"
+        parts[folder] = tokenizer("!" if second else "<|endoftext|>")
+    parts["scheduler"] = scheduler(case)
+    if case.kind == "SDXL Refiner":
         return StableDiffusionXLImg2ImgPipeline(
             **parts,
             text_encoder=None,
@@ -149,7 +154,7 @@ def pipeline(kind: str, prediction: str, padded: dict[str, str]):
             requires_aesthetics_score=True,
             force_zeros_for_empty_prompt=False,
         )
-    if "SDXL" in kind:
+    if "SDXL" in case.kind:
         return StableDiffusionXLPipeline(**parts)
     return StableDiffusionPipeline(
         **parts,
@@ -159,39 +164,32 @@ def pipeline(kind: str, prediction: str, padded: dict[str, str]):
     )
 
 
-def paint(kind: str, prediction: str, empty: bool) -> dict[str, np.ndarray]:
-    """What NOTES say a file holds."""
-    last = "!"  # id 0, what OpenCLIP's tokenizers pad with
-    padded = {
-        "tokenizer": last
-        if kind.startswith("SD 2") or "(09)" in kind
-        else "<|endoftext|>",
-        "tokenizer_2": last,
-    }
-    pipe = pipeline(kind, prediction, padded)
+def tokenizer(pad: str) -> CLIPTokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_small_tokenizer(Path(folder) / "small")
+        return CLIPTokenizer.from_pretrained(path, pad_token=pad, model_max_length=77)
+
+
+def start(case: Case, pipe) -> dict:
+    """The noise of the case's seed, as the pipeline wants it."""
+    sizes = {"width": WIDTH, "height": HEIGHT}
+    if case.rng == "cpu":
+        return sizes | {"generator": torch.Generator("cpu").manual_seed(SEED)}
+    noise = torch.from_numpy(philox((1, 4, HEIGHT // 8, WIDTH // 8), SEED, 0))
+    if case.prediction == "edm_v":
+        # It starts at √(120² + 1), above its own first noise level; we at that.
+        noise = noise * 120 / pipe.scheduler.init_noise_sigma
+    if case.kind != "SDXL Refiner":
+        return sizes | {"latents": noise}
+    pipe.scheduler.set_timesteps(case.steps)
+    latents = noise * pipe.scheduler.init_noise_sigma
+    sizes = {"original_size": (HEIGHT, WIDTH), "target_size": (HEIGHT, WIDTH)}
+    return sizes | {"image": latents, "denoising_start": 1e-4, "strength": 1.0}
+
+
+def paint(case: Case, pipe) -> dict[str, np.ndarray]:
+    """What NOTES say of a case."""
     pipe.set_progress_bar_config(disable=True)
-    noise = philox((1, 4, HEIGHT // 8, WIDTH // 8), SEED, 0)
-    latents = torch.from_numpy(noise)
-    is_xl = "SDXL" in kind
-    encode = {"device": "cpu", "num_images_per_prompt": 1}
-    encode |= {"do_classifier_free_guidance": True}
-    states = pipe.encode_prompt(
-        PROMPT, negative_prompt="" if empty else NEGATIVE, **encode
-    )
-    given = dict(zip(("prompt_embeds", "negative_prompt_embeds"), states, strict=False))
-    if is_xl:
-        names = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-        given |= dict(zip(names, states[2:], strict=True))
-    if empty:
-        given["negative_prompt_embeds"] = torch.zeros_like(states[1])
-    settings = {"num_inference_steps": STEPS, "guidance_scale": CFG}
-    if kind == "SDXL Refiner":
-        pipe.scheduler.set_timesteps(STEPS)
-        latents = latents * pipe.scheduler.init_noise_sigma
-        settings |= {"image": latents, "denoising_start": 1e-4, "strength": 1.0}
-        settings |= {"original_size": (HEIGHT, WIDTH), "target_size": (HEIGHT, WIDTH)}
-    else:
-        settings |= {"latents": latents, "width": WIDTH, "height": HEIGHT}
     seen, unet = [], pipe.unet
     forward = unet.forward
 
@@ -200,32 +198,44 @@ def paint(kind: str, prediction: str, empty: bool) -> dict[str, np.ndarray]:
         return forward(*args, **kwargs)
 
     unet.forward = spy
-    latent = pipe(**given, **settings, output_type="latent").images
+    latent = pipe(
+        PROMPT,
+        negative_prompt=case.negative or None,
+        num_inference_steps=case.steps,
+        guidance_scale=case.cfg,
+        output_type="latent",
+        **start(case, pipe),
+    ).images
     image = pipe.vae.decode(latent / pipe.vae.config.scaling_factor).sample
     unit = (image[0].permute(1, 2, 0).numpy() / 2 + 0.5).clip(0, 1)
     context = seen[0]["encoder_hidden_states"]  # negative prompt first
     found = {
-        "context": context.flip(0)[..., ::16].numpy(),
-        "noise": noise,
         "latent": latent.numpy(),
         "picture": np.floor(unit * 255 + 0.5).astype(np.uint8),
+        "context": context.flip(0)[..., ::16].numpy(),
     }
-    if is_xl:
-        added = seen[0]["added_cond_kwargs"]
-        waves = unet.add_time_proj(added["time_ids"].flatten()).reshape(2, -1)
-        vector = torch.cat([added["text_embeds"], waves], dim=1)
+    if added := seen[0]["added_cond_kwargs"]:
+        waves = unet.add_time_proj(added["time_ids"].flatten())
+        vector = torch.cat([added["text_embeds"], waves.reshape(len(context), -1)], 1)
         found["vector"] = vector.flip(0).numpy()
     return found
 
 
 def main():
-    listed = {}
-    for file, case in CASES.items():
-        parts = models(case[0])
-        listed[case[0]] = {name: shapes_of(model) for name, model in parts.items()}
-        found = paint(*case)
-        np.savez_compressed(FOLDER / f"family_{file}.npz", **found)
-        print(file, {k: (a.shape, round(float(a.std()), 3)) for k, a in found.items()})
+    listed, kept = {}, {}
+    for name, case in CASES.items():
+        pipe = pipeline(case)
+        listed[case.kind] = {
+            part: shapes_of(getattr(pipe, part))
+            for part in FOLDERS
+            if getattr(pipe, part, None)
+        }
+        found = paint(case, pipe)
+        wanted = found if name in STATES else ("latent", "picture")
+        kept |= {f"{name}_{what}": found[what] for what in wanted}
+        sizes = {k: (a.shape, round(float(a.std()), 3)) for k, a in found.items()}
+        print(name, sizes, flush=True)
+    np.savez_compressed(FOLDER / "families.npz", **kept)
     text = json.dumps(listed, separators=(",", ":")).encode()
     (FOLDER / "families.json.gz").write_bytes(gzip.compress(text, 9, mtime=0))
     record("make_families.py", PACKAGES, NOTES)

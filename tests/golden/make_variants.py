@@ -32,6 +32,7 @@ from small_families import (
     SWITCH,
     TARGET,
     WIDTH,
+    Case,
 )
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy")
@@ -49,7 +50,6 @@ NOTES = f"""
 """
 
 make_names.UNETS["SD 1.x LCM"] = {"time_cond_proj_dim": 256}
-ENDS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
 QUIET = {"disable": True}
 
 
@@ -79,7 +79,7 @@ def decoded(pipe, latent: torch.Tensor) -> dict[str, np.ndarray]:
 
 
 def lcm() -> dict[str, np.ndarray]:
-    pipe = make_families.pipeline("SD 1.x LCM", "epsilon", ENDS)
+    pipe = make_families.pipeline(Case("SD 1.x LCM"))
     parts = {**pipe.components, "image_encoder": None}
     del parts["image_encoder"]
     parts["scheduler"] = LCMScheduler.from_config(pipe.scheduler.config)
@@ -98,7 +98,7 @@ def lcm() -> dict[str, np.ndarray]:
 
 
 def sizes() -> dict[str, np.ndarray]:
-    pipe = make_families.pipeline("SDXL", "epsilon", ENDS)
+    pipe = make_families.pipeline(Case("SDXL"))
     settings = ours(pipe)
     seen, forward = [], pipe.unet.forward
 
@@ -126,7 +126,7 @@ def sizes() -> dict[str, np.ndarray]:
 
 
 def edm() -> dict[str, np.ndarray]:
-    pipe = make_families.pipeline("SDXL", "epsilon", ENDS)
+    pipe = make_families.pipeline(Case("SDXL"))
     low, high = SIGMAS
     pipe.scheduler = EDMEulerScheduler(
         sigma_min=low,
@@ -141,9 +141,9 @@ def edm() -> dict[str, np.ndarray]:
 
 
 def two_stages() -> dict[str, np.ndarray]:
-    base = make_families.pipeline("SDXL", "epsilon", ENDS)
+    base = make_families.pipeline(Case("SDXL"))
     latent = base(**ours(base), denoising_end=SWITCH).images
-    refiner = make_families.pipeline("SDXL Refiner", "epsilon", ENDS)
+    refiner = make_families.pipeline(Case("SDXL Refiner"))
     settings = ours(refiner) | {"image": latent, "denoising_start": SWITCH}
     for name in ("latents", "width", "height"):
         del settings[name]
