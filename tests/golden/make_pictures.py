@@ -217,13 +217,14 @@ def _sample(request: Request, text, unet) -> dict[str, np.ndarray]:
 class SdCpp:
     """stable-diffusion.cpp with one checkpoint loaded."""
 
-    def __init__(self, checkpoint: Path, threads: int = 2):
+    def __init__(self, checkpoint: Path, threads: int = 2, prediction="default"):
         import stable_diffusion_cpp
 
         self._model = stable_diffusion_cpp.StableDiffusion(
             model_path=str(checkpoint),
             n_threads=threads,
             rng_type="cuda",
+            prediction=prediction,
             verbose=False,
         )
 
