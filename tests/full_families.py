@@ -20,6 +20,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import make_pictures
 
+import mlx_sd
+from mlx_sd.convert import convert
+
 BOUND = 33  # dB
 REQUEST = replace(make_pictures.BASE, width=128, height=128)
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,25 +37,27 @@ class Case:
 CASES = {"sd2": Case("SD 2.x"), "sd2_v": Case("SD 2.x", "v"), "sdxl": Case("SDXL")}
 
 
-def write(kind: str, path: Path) -> Path:
-    """A single file in float16, as the family's authors published it.
+def write(kind: str, folder: Path) -> Path:
+    """A single file in float16, with the names of the family's authors.
 
-    But for one tensor: stable-diffusion.cpp applies OpenCLIP's text projection the
-    wrong way round, so here it is symmetric.
+    SDXL's is a GGUF file in q8_0 instead, for stable-diffusion.cpp's memory. And as
+    that applies OpenCLIP's text projection the wrong way round, it is symmetric here.
     """
     shapes, symmetric = names.ldm(kind), {}
-    for name in [
-        name for name in shapes if name.endswith("embedders.1.model.text_projection")
-    ]:
+    if (name := names.PREFIXES["sdxl"]["clip_g"] + "text_projection") in shapes:
         matrix = seeded.tensor(name, shapes.pop(name))
         symmetric[name] = (matrix + matrix.T) / np.float32(np.sqrt(2))
+    path = folder / "model.safetensors"
     seeded.save(path, shapes, "F16", symmetric)
-    return path
+    if not symmetric:
+        return path
+    quantised = folder / "model.gguf"
+    convert(path, quantised, type="q8_0", tensor_type_rules="text_projection=f32")
+    path.unlink()
+    return quantised
 
 
 def paint(path: Path, prediction: str | None) -> np.ndarray:
-    import mlx_sd
-
     request = mlx_sd.Request(
         prompt=REQUEST.prompt,
         negative_prompt=REQUEST.negative,
@@ -81,13 +86,11 @@ def decibels(name: str, path: Path) -> float:
 def main(wanted: list[str]) -> None:
     print("| model | prediction | PSNR |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        path, kind = Path(folder) / "model.safetensors", ""
-        for name, case in CASES.items():
-            if wanted and name not in wanted:
-                continue
+        path, kind = Path(folder), ""
+        for name in wanted or CASES:
+            case = CASES[name]
             if kind != case.kind:
-                kind = case.kind
-                write(kind, path)
+                kind, path = case.kind, write(case.kind, Path(folder))
             found = f"{decibels(name, path):.1f} dB"
             print(f"| {case.kind} | {case.prediction or 'eps'} | {found} |", flush=True)
 

@@ -1,5 +1,7 @@
 """Pictures of full-size SD 2.x and SDXL against stable-diffusion.cpp's."""
 
+import functools
+
 import full_families
 import pytest
 from full_families import BOUND, CASES
@@ -9,16 +11,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Kind → its file, of which there is one at a time: SDXL's has 7 GB."""
-    path, written = tmp_path_factory.mktemp("full") / "model.safetensors", []
-
-    def write(kind):
-        if written != [kind]:
-            full_families.write(kind, path)
-            written[:] = [kind]
-        return path
-
-    return write
+    """Kind → its file, written once."""
+    folder = tmp_path_factory.mktemp("full")
+    return functools.cache(lambda kind: full_families.write(kind, folder))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -130,12 +130,17 @@ def scheduler(case: Case):
         "euler": EulerDiscreteScheduler,
         "euler_a": EulerAncestralDiscreteScheduler,
     }
-    return kinds[case.sampler](
+    made = kinds[case.sampler](
         **TABLE,
         timestep_spacing=SPACINGS[case.schedule],
         prediction_type=TYPES[case.prediction],
         rescale_betas_zero_snr=case.zero_snr,
     )
+    if case.zero_snr:
+        # Where no signal is left A1111 and ComfyUI have a sigma of 4519, diffusers of
+        # 4096: enough for a network of random weights to paint something else.
+        made.alphas_cumprod[-1] = 4.8973451890853435e-08
+    return made
 
 
 def pipeline(case: Case):
