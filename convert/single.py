@@ -47,6 +47,8 @@ def single_file(source: Source, scheme: str | None, planner: Planner) -> list[Te
     else:
         tensors = _renamed(source, scheme or "ldm", planner)
     for name, entry in (_markers(source) | contents.markers).items():
+        if 0 in entry.shape:  # which GGUF has no place for; the name is what counts
+            entry = _number(entry.path, name, 1)
         tensors += planner.tensor(name, [Parameter(entry, SAME)], is_weight=False)
     for name, entry in contents.unknown.items():
         name = name.replace("/", ".", 1)  # the folder that it comes from
@@ -152,10 +154,7 @@ def _markers(source: Source) -> dict[str, Entry]:
             source.kind.name,
         )
         return {}
-    return {
-        name: Entry(path, name, "F32", (0,), 0, raw=lambda: np.empty(0, np.uint8))
-        for name in found
-    }
+    return {name: _number(path, name, 1) for name in found}
 
 
 def _number(path: Path, name: str, value: float) -> Entry:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from mlx_sd import CheckpointError
 from mlx_sd.convert import convert
+from mlx_sd.convert.detect import identify
 from mlx_sd.convert.dtypes import DTYPES
 from mlx_sd.convert.ggml import GGML, TYPE_IDS
 from mlx_sd.convert.ggml.quantize import QUANTIZERS
@@ -316,6 +317,15 @@ def test_buffers_of_training_go_and_markers_stay(arrays, tmp_path, caplog):
     for words in ("11 (noise schedule)", "3 (moving average kept for training)"):
         assert words in caplog.text
     assert "unknown tensors kept: 1, first 'stray.weight'" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
+def test_an_empty_marker_is_still_read_in_what_is_written(arrays, tmp_path, suffix):
+    path, target = tmp_path / "a.safetensors", tmp_path / f"b{suffix}"
+    save_file(arrays | {"v_pred": np.zeros(0, np.float32)}, path)
+    convert(path, target)
+    contents = identify(read_file(target))
+    assert contents.markers.keys() == {"v_pred"} and not contents.unknown
 
 
 def test_a_folder_has_no_place_for_unknown_tensors(folder, tmp_path, caplog):
