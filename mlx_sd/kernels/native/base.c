@@ -8,25 +8,35 @@ const float zeros[1 << 14];
 
 /* --- Memory ---
 
-   What is given back is kept for the next time, since the system clears what it hands
-   out, page by page, which takes as long as to compute with it. */
+   Some of what is given back is kept for the next time, since the system clears what it
+   hands out, page by page, which takes as long as to compute with it. */
 
 struct block { struct block *next; size_t size; };
-enum { HEADER = 64, LARGE_PAGE = 2 << 20 };
+enum { HEADER = 64, LARGE_PAGE = 2 << 20, MOST_KEPT = 96 << 20 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct block *spare;
+static struct block *spare; /* the last that was given first */
+static size_t kept;
+
+static struct block *removed(struct block **at) {
+    struct block *block = *at;
+    *at = block->next, kept -= block->size;
+    return block;
+}
 
 float *take(size_t count) {
     size_t size = up(4 * count + 2 * HEADER, 1 << 16);
     struct block *block = NULL;
     pthread_mutex_lock(&lock);
-    for (struct block **at = &spare; *at && !block; at = &(*at)->next)
+    for (struct block **at = &spare; *at && !block;)
         if ((*at)->size >= size && (*at)->size <= 2 * size)
-            block = *at, *at = block->next;
+            block = removed(at);
+        else
+            at = &(*at)->next;
     pthread_mutex_unlock(&lock);
     if (!block) {
         size = size < LARGE_PAGE ? size : (size_t)up(size, LARGE_PAGE);
         block = aligned_alloc(size < LARGE_PAGE ? HEADER : LARGE_PAGE, size);
+        if (!block) abort();
         if (size >= LARGE_PAGE) madvise(block, size, MADV_HUGEPAGE);
         block->size = size;
     }
@@ -36,14 +46,12 @@ float *take(size_t count) {
 void give(float *floats) {
     struct block *block = (struct block *)((char *)floats - HEADER);
     pthread_mutex_lock(&lock);
-    block->next = spare, spare = block;
-    pthread_mutex_unlock(&lock);
-}
-
-/* Give all of it to the system. */
-void clear(void) {
-    pthread_mutex_lock(&lock);
-    for (struct block *block; (block = spare);) spare = block->next, free(block);
+    block->next = spare, spare = block, kept += block->size;
+    while (kept > MOST_KEPT) {
+        struct block **at = &spare;
+        while ((*at)->next) at = &(*at)->next;
+        free(removed(at));
+    }
     pthread_mutex_unlock(&lock);
 }
 

@@ -32,6 +32,11 @@ enum { VL = 4, MR = 6 };
 #define EVEN 0, 4, 1, 5
 #define ODD 2, 6, 3, 7
 #endif
+#ifdef __clang__
+#define INTERLEAVED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define INTERLEAVED(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
 enum { NR = 2 * VL, ROWS = 16 * MR, DEPTH = 384 };
 
 typedef float vec __attribute__((vector_size(4 * VL), aligned(4), may_alias));
@@ -64,8 +69,8 @@ static inline void transpose(vec v[VL]) {
     vec w[VL];
     for (int n = 1; n < VL; n *= 2) { /* each time, halves of the vectors interleave */
         for (int i = 0; i < VL / 2; i++) {
-            w[2 * i] = __builtin_shuffle(v[i], v[i + VL / 2], (ivec){EVEN});
-            w[2 * i + 1] = __builtin_shuffle(v[i], v[i + VL / 2], (ivec){ODD});
+            w[2 * i] = INTERLEAVED(v[i], v[i + VL / 2], EVEN);
+            w[2 * i + 1] = INTERLEAVED(v[i], v[i + VL / 2], ODD);
         }
         memcpy(v, w, sizeof w);
     }
