@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 PROMPT, NEGATIVE = "a red house and a green tree", "rain"
 WIDTH, HEIGHT, STEPS, CFG, SEED = 96, 64, 10, 5.0, 42
 # What golden/make_variants.py has besides.
-LCM_STEPS, SWITCH, SIGMAS = 4, 0.8, (0.01, 60.0)
+LCM_STEPS, EDM_STEPS, SWITCH, SIGMAS = 4, 3, 0.8, (0.01, 60.0)
 ORIGINAL, CROP, TARGET = (200, 300), (16, 24), (80, 120)  # (height, width), (top, left)
 
 

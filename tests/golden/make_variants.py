@@ -21,6 +21,7 @@ from provenance import FOLDER, record
 from small_families import (
     CFG,
     CROP,
+    EDM_STEPS,
     HEIGHT,
     LCM_STEPS,
     NEGATIVE,
@@ -45,7 +46,8 @@ NOTES = f"""
 - `sizes`: SDXL, told of other sizes than the picture's; `vectors`: the numbers that it
   is told by default, and with each of original size, crop and target size changed.
 - `edm`: SDXL at noise levels of EDM from {SIGMAS[0]} to {SIGMAS[1]}, predicting
-  velocity. Diffusers begins with noise of √(sigma_max² + 1), here sigma_max.
+  velocity, {EDM_STEPS} steps: more magnify rounding beyond comparison. Diffusers begins
+  with noise of √(sigma_max² + 1), here sigma_max.
 - `two_stages`: SDXL for {SWITCH:g} of the steps, then its refiner.
 """
 
@@ -135,7 +137,7 @@ def edm() -> dict[str, np.ndarray]:
         sigma_schedule="exponential",
         prediction_type="v_prediction",
     )
-    settings = ours(pipe)
+    settings = ours(pipe) | {"num_inference_steps": EDM_STEPS}
     settings["latents"] = settings["latents"] * (high / (high**2 + 1) ** 0.5)
     return decoded(pipe, pipe(**settings).images)
 
