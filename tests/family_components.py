@@ -20,7 +20,7 @@ from mlx_sd.convert.detect import family
 from mlx_sd.families import FAMILIES, Conditioning, PictureSizes
 
 BOUND = 1e-4  # relative, float32
-SCHEMES = "ldm", "diffusers", "sdcpp"
+SCHEMES = {"ldm": "a single file", "diffusers": "a folder", "sdcpp": "a GGUF file"}
 
 
 def golden(name: str) -> np.ndarray:
@@ -74,9 +74,9 @@ def measures() -> dict[str, Callable[[], float]]:
         count = sum(int(np.prod(row[1])) for row in names.rows(kind)["unet"])
         rows[f"{kind} | UNet, {count / 1e6:.0f} M"] = lambda kind=kind: unet(kind)
     for part in TEXTS:
-        for scheme in SCHEMES:
+        for scheme, form in SCHEMES.items():
             label = {"clip_h": "SD 2.x | OpenCLIP-H", "clip_g": "SDXL | OpenCLIP-bigG"}
-            named = f"{label[part]}, {scheme} names"
+            named = f"{label[part]} of {form}"
             rows[named] = lambda part=part, scheme=scheme: text(part, scheme)
     rows["SDXL | VAE decoder"] = vae
     return rows

@@ -18,14 +18,18 @@ import make_pictures
 
 import mlx_sd
 from mlx_sd.convert import convert
-from mlx_sd.load import OPTIONS
 from mlx_sd.tokenizers.clip import ClipTokenizer
 
 GOLDEN = Path(__file__).parent / "golden/families.npz"
 LATENT = 1e-3  # relative; each of 10 steps magnifies what rounding left
 DECIBELS = 50
 FORMATS = "folder", "safetensors", "GGUF f16", "parts"
-PARTS = "unet", "text_encoder", "text_encoder_2", "vae"  # folders, in OPTIONS' order
+PARTS = {  # option → folder
+    "diffusion_model": "unet",
+    "clip_l": "text_encoder",
+    "clip_g": "text_encoder_2",
+    "vae": "vae",
+}
 
 
 def request(case: Case) -> mlx_sd.Request:
@@ -52,8 +56,7 @@ def opened(case: Case, folder: Path, form: str = "folder") -> mlx_sd.Pipeline:
     """The case's model, which lies in a folder, by way of another kind of file."""
     model, parts = folder, {}
     if form == "parts":
-        places = zip(OPTIONS, PARTS, strict=True)
-        parts = {o: folder / p for o, p in places if (folder / p).is_dir()}
+        parts = {o: folder / p for o, p in PARTS.items() if (folder / p).is_dir()}
         model = None
     elif form != "folder":
         model = folder.with_suffix(".gguf" if "GGUF" in form else ".safetensors")
