@@ -45,10 +45,14 @@ class Source:
     metadata: Mapping[str, str] = field(default_factory=dict)  # of a safetensors file
     # Names of parts that have files of their own, by the label in a picture's text.
     replaced: dict[str, str] = field(default_factory=dict)
+    # By part; to find one takes milliseconds, and a picture asks 17 times.
+    _configs: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def config(self, part: str) -> Any:
         """The part's configuration. Raises: CheckpointError naming the file."""
-        return config(part, self.contents.parts[part])
+        if part not in self._configs:
+            self._configs[part] = config(part, self.contents.parts[part])
+        return self._configs[part]
 
     @property
     def kind(self) -> Kind:

@@ -225,3 +225,12 @@ def test_the_user_has_the_last_word(tmp_path):
     assert open_model(DEMO, prediction="sd3_flow").prediction.flow
     with pytest.raises(ConfigError, match="unknown prediction 'velocity'"):
         open_model(DEMO, prediction="velocity")
+
+
+def test_configuration_is_found_once(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr("mlx_sd.source.config", lambda part, _: found.append(part))
+    source = Source(tmp_path, "x", CONTENTS)
+    for _ in range(3):
+        source.config("unet")
+    assert found == ["unet"]
