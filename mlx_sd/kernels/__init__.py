@@ -5,16 +5,23 @@ computes; faster variants serve a backend, and those arguments that they are mad
 This table is the one place that chooses between them.
 """
 
-from . import cpu, packed, reference
+from . import cpu, metal, packed, reference
 from .dispatch import Operation, Variant
 
 attention = Operation(
-    reference.attention, Variant("cpu", cpu.attention_fits, cpu.attention)
+    reference.attention,
+    Variant("cpu", cpu.attention_fits, cpu.attention),
+    Variant("metal", metal.attention_pads, metal.padded_attention),
+    Variant("metal", metal.attention_chunks, metal.chunked_attention),
 )
 conv = Operation(reference.conv, Variant("cpu", cpu.conv_fits, cpu.conv))
 geglu = Operation(reference.geglu, Variant("cpu", cpu.ready, cpu.geglu))
 gelu = Operation(reference.gelu, Variant("cpu", cpu.ready, cpu.gelu))
-group_norm = Operation(reference.group_norm, Variant("cpu", cpu.ready, cpu.group_norm))
+group_norm = Operation(
+    reference.group_norm,
+    Variant("cpu", cpu.ready, cpu.group_norm),
+    Variant("metal", metal.group_norm_fits, metal.group_norm),
+)
 layer_norm = Operation(reference.layer_norm, Variant("cpu", cpu.ready, cpu.layer_norm))
 linear = Operation(
     reference.linear,
