@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from . import backend
 from .convert.type_rules import TypeRules
+from .cuda.vae import FastDecoder
 from .errors import ConfigError, SDError
 from .models import vae_bands
 from .models.taesd import TinyAutoencoder
@@ -100,7 +101,7 @@ class Codec:
         z = self._format.to_vae(latent).astype(self.dtype)
         if pixels < ALL:
             return vae_bands.decode(model, z, pixels)
-        return model.decode(z)
+        return self._whole(z)
 
     def _encode(self, image: mx.array) -> mx.array:
         """What the encoder puts out: latents, or mean and log of the variance."""
@@ -130,12 +131,18 @@ class Codec:
             log.info("%s exceeds float16; it computes in float32", what)
             self.dtype = mx.float32
             del self._model
+            self.__dict__.pop("_whole", None)
             if _finite(out := run()):
                 return out
         raise SDError(
             f"{self._source.file(self._part)}: {what} gave values that are no numbers; "
             f"give another with {OPTION_OF[self._part]}"
         )
+
+    @cached_property
+    def _whole(self) -> FastDecoder:
+        """Decodes a VAE's latents in one piece."""
+        return FastDecoder(cast(AutoencoderKL, self._model))
 
     @cached_property
     def _model(self) -> AutoencoderKL | TinyAutoencoder:

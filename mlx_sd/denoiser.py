@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 
@@ -73,6 +74,7 @@ class Denoiser:
         self._cache: Cache | None = None
         self._start, self._image_scale = start, image_scale
         self._unet, self._dtype = unet, dtype
+        self._joined: tuple[list[Conditioning], Any] = [], None
         self._prediction, self._levels = prediction, levels
         self._prompts, self._scale = prompts, scale
         self._guided = Prompts.needs_negative(prompts.positive, scale)
@@ -132,15 +134,27 @@ class Denoiser:
         shown = mx.repeat(self._prediction.scale_input(x, sigma), count, axis=0)
         if pictures := [picture for _, picture in calls if picture is not None]:
             shown = mx.concatenate([shown, mx.concatenate(pictures)], axis=-1)
-        vectors = [text.vector for text in texts if text.vector is not None]
         out = self._unet(
             shown.astype(self._dtype),
             mx.full((count,), t),
-            mx.concatenate([text.context for text in texts]),
-            mx.concatenate(vectors) if vectors else None,
+            *self._join(texts),
             deep=deep,
         )
         return [out[i : i + 1].astype(mx.float32) for i in range(count)]
+
+    def _join(self, texts: list[Conditioning]) -> tuple[mx.array, mx.array | None]:
+        """Their contexts and their vectors in one batch.
+
+        While the texts stay the same so do the arrays: what a network has made of them
+        then serves it again.
+        """
+        known, joined = self._joined
+        if [*map(id, texts)] != [*map(id, known)]:
+            vectors = [text.vector for text in texts if text.vector is not None]
+            context = mx.concatenate([text.context for text in texts])
+            joined = context, mx.concatenate(vectors) if vectors else None
+            self._joined = texts, joined
+        return joined
 
 
 class Relay:

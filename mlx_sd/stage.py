@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from .caching import Cache
 from .convert.type_rules import TypeRules
+from .cuda.unet import FastUNet
 from .denoiser import Denoiser, Network, Prompts
 from .embeddings import Embeddings
 from .families import Conditioning, PictureSizes
@@ -44,6 +45,7 @@ class Stage:
         self.family = source.family
         self.embeddings = embeddings
         self._models: dict[str, nn.Module] = {}
+        self._unet: FastUNet | None = None
         self._texts: dict[tuple[Any, ...], Conditioning] = {}
 
     def denoisers(
@@ -85,6 +87,7 @@ class Stage:
     def release(self) -> None:
         """Let go of the UNet, which is read again when needed."""
         self._models.pop("unet", None)
+        self._unet = None
 
     def prompts(self, request: Resolved) -> Prompts:
         """The prompts of a resolved request at each step, encoded.
@@ -150,14 +153,18 @@ class Stage:
     def _network(self, request: Resolved) -> Network:
         """The UNet, which is told the guidance if it is LCM's."""
         unet = cast(UNet, self._model("unet"))
+        if self._unet is None:
+            self._unet = FastUNet(unet)
         if (width := unet.config.guidance_width) is None:
-            return unet
+            return self._unet
         if request.negative_prompt:
             log.warning(
                 "%s is told its guidance, and takes no negative prompt",
                 self.source.name,
             )
-        return partial(unet, guidance=guidance_embedding(request.cfg_scale, width))
+        return partial(
+            self._unet, guidance=guidance_embedding(request.cfg_scale, width)
+        )
 
     def _scale(self, request: Resolved) -> float:
         """Of guidance by two outputs; 1, none, where the UNet is told instead."""

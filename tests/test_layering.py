@@ -12,6 +12,7 @@ _ORDER = (
     ("sampling", "tokenizers", "folder"),
     ("nn",),
     ("models",),
+    ("cuda",),
     ("convert",),
     ("weights",),
     ("quantize", "embeddings"),

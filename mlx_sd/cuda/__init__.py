@@ -1,0 +1,1 @@
+"""Networks recorded as CUDA graphs: one launch a step instead of hundreds."""

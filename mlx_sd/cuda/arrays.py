@@ -1,0 +1,117 @@
+"""Where a recording's arrays lie."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+_ALIGNMENT = 256  # bytes
+_POINTERS = 480  # a kernel takes 4 KB of arguments
+
+
+@cache
+def _pointing(types: tuple[str, ...]) -> Any:
+    """The kernel that puts its arguments, which are pointers, into an array."""
+    names = [f"a{i}" for i in range(len(types))]
+    return mx.fast.cuda_kernel(
+        name=f"addresses_{hashlib.md5(' '.join(types).encode()).hexdigest()}",
+        input_names=names,
+        output_names=["out"],
+        source="".join(f"out[{i}] = (uint64_t){n};" for i, n in enumerate(names)),
+        ensure_row_contiguous=False,
+    )
+
+
+def addresses(arrays: Sequence[mx.array]) -> list[int]:
+    """Where on the device evaluated, row-contiguous arrays lie."""
+    found: list[int] = []
+    for start in range(0, len(arrays), _POINTERS):
+        part = arrays[start : start + _POINTERS]
+        (out,) = _pointing(tuple(str(a.dtype) for a in part))(
+            inputs=part,
+            output_shapes=[(len(part),)],
+            output_dtypes=[mx.uint64],
+            grid=(1, 1, 1),
+            threadgroup=(1, 1, 1),
+        )
+        found += np.array(out).tolist()
+    return found
+
+
+class Arena:
+    """Memory given out and taken back; blocks in the order of their addresses."""
+
+    def __init__(self) -> None:
+        self.top = 0
+        self._free: list[tuple[int, int]] = []  # (start, size)
+
+    def take(self, size: int) -> int:
+        """The smallest free block that is large enough, or else more memory."""
+        fits = [(s, at) for at, s in self._free if s >= size]
+        if not fits:
+            if self._free and sum(self._free[-1]) == self.top:
+                start, _ = self._free.pop()
+            else:
+                start = self.top
+            self.top = start + size
+            return start
+        found, start = min(fits)
+        self._free.remove((start, found))
+        if found > size:
+            self._free.append((start + size, found - size))
+            self._free.sort()
+        return start
+
+    def give(self, start: int, size: int) -> None:
+        merged: list[tuple[int, int]] = []
+        for block in sorted([*self._free, (start, size)]):
+            if merged and sum(merged[-1]) == block[0]:
+                merged[-1] = (merged[-1][0], merged[-1][1] + block[1])
+            else:
+                merged.append(block)
+        self._free = merged
+
+
+class Buffer:
+    """An array in the arena, whose place is free again once nobody refers to it."""
+
+    def __init__(
+        self, arena: "Arena", base: int, shape: tuple[int, ...], bytes: int = 2
+    ):
+        self.shape, self.pitch = shape, shape[-1]
+        self._arena = arena
+        self._size = -(-math.prod(shape) * bytes // _ALIGNMENT) * _ALIGNMENT
+        self._start = arena.take(self._size)
+        self.at = base + self._start
+
+    def __del__(self) -> None:
+        self._arena.give(self._start, self._size)
+
+
+class View:
+    """A buffer in another shape, or columns of its rows, which lie `pitch` apart."""
+
+    def __init__(
+        self,
+        of: "Buffer | View | Row",
+        shape: tuple[int, ...],
+        column: int = 0,
+        pitch: int | None = None,
+    ):
+        self._of, self.shape = of, shape
+        self.at: int = of.at + 2 * column
+        self.pitch = pitch or shape[-1]
+
+
+class Row:
+    """A weight (C,) as an array whose rows are all the same."""
+
+    def __init__(self, at: int, shape: tuple[int, ...]):
+        self.at, self.shape, self.pitch = at, shape, 0
+
+
+Array = Buffer | View | Row

@@ -1,0 +1,297 @@
+"""Recordings of networks: their memory anywhere, what they compute on NVIDIA GPUs."""
+
+import random
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_map
+
+from mlx_sd.cuda import transfer
+from mlx_sd.cuda.arrays import Arena
+from mlx_sd.cuda.recorder import Recording
+from mlx_sd.cuda.unet import FastUNet
+from mlx_sd.cuda.vae import FastDecoder
+from mlx_sd.kernels import reference
+from mlx_sd.models.unet import UNet, UNetConfig
+from mlx_sd.models.vae import AutoencoderKL, CoderConfig, VaeConfig
+from mlx_sd.nn.embed import timestep_embedding
+from mlx_sd.nn.resample import nearest
+
+cuda = pytest.mark.skipif(not mx.cuda.is_available(), reason="no NVIDIA GPU")
+TYPES = [mx.float16, mx.bfloat16]
+# Rounding to 11 and 8 bits once or twice, on sums that are float32.
+BOUNDS = {mx.float16: 1e-3, mx.bfloat16: 6e-3}
+UNET = UNetConfig(
+    in_channels=4,
+    out_channels=4,
+    widths=(64, 128),
+    heads=(2, 4),
+    context_width=96,
+    time_width=256,
+    down=((1,), (1,)),
+    mid=(1, 0),
+    up=((1, 1), (0, 1)),
+    vector_width=None,
+    guidance_width=None,
+    linear_projections=False,
+    only_cross=(False, True),
+)
+
+
+def test_arena_gives_no_place_twice():
+    chance, arena, held = random.Random(3), Arena(), []
+    for _ in range(2000):
+        if held and chance.random() < 0.5:
+            arena.give(*held.pop(chance.randrange(len(held))))
+        else:
+            size = 256 * chance.randint(1, 40)
+            held.append((arena.take(size), size))
+        placed = sorted(held)
+        assert all(
+            a + n <= b for (a, n), (b, _) in zip(placed, placed[1:], strict=False)
+        )
+        assert all(start + size <= arena.top for start, size in held)
+
+
+def test_arena_uses_what_was_given_back():
+    arena = Arena()
+    first, second = arena.take(512), arena.take(512)
+    arena.give(first, 512)
+    arena.give(second, 512)
+    assert arena.take(1024) == first
+    assert arena.top == 1024
+
+
+def normal(*shape: int, dtype: mx.Dtype, scale: float = 1.0) -> mx.array:
+    values = np.random.default_rng(sum(shape)).standard_normal(shape) * scale
+    return mx.array(values.astype(np.float32)).astype(dtype)
+
+
+def wide(*arrays):
+    return [a.astype(mx.float32) for a in arrays]
+
+
+def close(out: mx.array, expected: mx.array, bound: float) -> None:
+    out, expected = wide(out, expected)
+    assert mx.isfinite(out).all()
+    error = mx.linalg.norm(out - expected) / mx.linalg.norm(expected)
+    assert error.item() <= bound
+
+
+def recorded(dtype, inputs, weights, work):
+    """What `work` makes of arrays by name, and of weights."""
+    mx.eval(list(inputs.values()), weights)
+
+    def all_of_it(r):
+        named = {name: r.array(*array.shape) for name, array in inputs.items()}
+        return {**named, "out": work(r, **named)}
+
+    recording = Recording(dtype, weights, all_of_it)
+    places = recording.arrays
+    for _ in range(2):  # again, as nothing of the first time may matter
+        transfer.put([(array, places[name].at) for name, array in inputs.items()])
+        recording.run()
+    out = places["out"]
+    return transfer.get(out.at, tuple(out.shape), dtype)
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(8, 320, 72), (2, 1280, 640), (77, 768, 328)])
+def test_linear_is_the_reference(dtype, shape):
+    rows, inside, outside = shape
+    x, add = normal(rows, inside, dtype=dtype), normal(rows, outside, dtype=dtype)
+    w, b = normal(outside, inside, dtype=dtype), normal(outside, dtype=dtype)
+    out = recorded(
+        dtype, {"x": x, "y": add}, [w, b], lambda r, x, y: r.linear(x, w, b, add=y)
+    )
+    wx, ww, wb, wa = wide(x, w, b, add)
+    close(out, reference.linear(wx, ww, wb) + wa, BOUNDS[dtype])
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 9, 7, 64, 72, 1),
+        (1, 8, 8, 4, 64, 1),
+        (2, 10, 6, 32, 4, 1),
+        (1, 7, 9, 64, 64, 2),
+    ],
+)
+def test_conv_is_the_reference(dtype, shape):
+    B, H, W, inside, outside, stride = shape
+    x = normal(B, H, W, inside, dtype=dtype)
+    w = normal(outside, 3, 3, inside, dtype=dtype)
+    out = recorded(dtype, {"x": x}, [w], lambda r, x: r.conv(x, w, stride))
+    close(out, reference.conv(*wide(x, w), None, stride), BOUNDS[dtype])
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 64, 64, 320),
+        (2, 16, 16, 1280),
+        (3, 5, 7, 96),
+        (1, 33, 31, 128),
+        (1, 256, 130, 64),
+    ],
+)
+@pytest.mark.parametrize("silu", [False, True])
+def test_group_norm_is_the_reference(dtype, shape, silu):
+    x, shift = normal(*shape, dtype=dtype) + 3, normal(shape[0], shape[-1], dtype=dtype)
+    w, b = normal(shape[-1], dtype=dtype), normal(2, shape[-1], dtype=dtype)[1]
+    out = recorded(
+        dtype,
+        {"x": x.astype(dtype), "s": shift},
+        [w, b],
+        lambda r, x, s: r.group_norm(x, w, b, 32, 1e-5, silu, s),
+    )
+    wx, ww, wb, ws = wide(x.astype(dtype), w, b, shift)
+    expected = reference.group_norm(wx + ws[:, None, None], ww, wb, 32, 1e-5, silu)
+    close(out, expected, BOUNDS[dtype])
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(2, 50, 320), (1, 7, 1280), (3, 33, 72)])
+def test_layer_norm_is_the_reference(dtype, shape):
+    x, w = normal(*shape, dtype=dtype), normal(shape[-1], dtype=dtype)
+    out = recorded(dtype, {"x": x}, [w], lambda r, x: r.layer_norm(x, w, w, 1e-5))
+    wx, ww = wide(x, w)
+    close(out, reference.layer_norm(wx, ww, ww, 1e-5), BOUNDS[dtype])
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "shape",  # B, heads, L, M, width of a head
+    [
+        (2, 8, 256, 77, 160),
+        (2, 8, 1024, 1024, 40),
+        (1, 3, 67, 45, 24),
+        (2, 5, 1030, 77, 64),
+        (1, 2, 1500, 1500, 80),
+    ],
+)
+def test_attention_is_the_reference(dtype, shape):
+    B, heads, L, M, width = shape
+    q = normal(B, L, heads * width, dtype=dtype)
+    k = normal(B, M, heads * width, dtype=dtype)
+    v = normal(B, M, heads * width + 1, dtype=dtype)[..., 1:]
+    out = recorded(
+        dtype,
+        {"q": q, "k": k, "v": mx.contiguous(v)},
+        [],
+        lambda r, q, k, v: r.attention(q, k, v, heads),
+    )
+    close(out, reference.attention(*wide(q, k, v), heads), BOUNDS[dtype])
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+def test_wide_attention_is_the_reference(dtype):
+    q, k, v = (normal(2, n, 512, dtype=dtype) for n in (96, 136, 136))
+    out = recorded(
+        dtype,
+        {"q": q, "k": k, "v": v},
+        [],
+        lambda r, q, k, v: r.wide_attention(q, k, v),
+    )
+    close(out, reference.attention(*wide(q, k, v), 1), BOUNDS[dtype])
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+def test_small_operations_are_the_reference(dtype):
+    x, y = normal(2, 6, 8, 64, dtype=dtype), normal(2, 6, 8, 24, dtype=dtype)
+    b, odd = normal(64, dtype=dtype), normal(2, 5, 3, dtype=dtype)
+    c = normal(3, dtype=dtype)
+    bound = BOUNDS[dtype]
+    run = recorded
+    out = run(dtype, {"x": x}, [], lambda r, x: r.geglu(x))
+    close(out, reference.geglu(*wide(x)), bound)
+    out = run(dtype, {"x": x}, [], lambda r, x: r.silu(x))
+    close(out, reference.silu(*wide(x)), bound)
+    out = run(dtype, {"x": x}, [b], lambda r, x: r.add(x, x, b))
+    close(out, wide(x)[0] * 2 + b, bound)
+    out = run(dtype, {"x": x}, [b], lambda r, x: r.add_channel(x, b))
+    close(out, wide(x)[0] + b, bound)
+    out = run(dtype, {"x": odd}, [c], lambda r, x: r.add_channel(x, c))
+    close(out, wide(odd)[0] + c, bound)
+    out = run(dtype, {"x": x, "y": y}, [], lambda r, x, y: r.concat(x, y))
+    assert mx.array_equal(out, mx.concatenate([x, y], axis=-1))
+    out = run(dtype, {"x": x}, [], lambda r, x: r.nearest(x, 11, 16))
+    assert mx.array_equal(out, nearest(x, 11, 16))
+
+
+@cuda
+def test_timesteps_are_the_reference():
+    t = mx.array([0.0, 1.0, 499.5, 999.0])
+
+    def work(r):
+        places = r.array(4, bytes=4)
+        return {"t": places, "out": r.timesteps(places, 320)}
+
+    recording = Recording(mx.float16, [], work)
+    transfer.put([(t, recording.arrays["t"].at)])
+    recording.run()
+    out = transfer.get(recording.arrays["out"].at, (4, 320), mx.float16)
+    close(out, timestep_embedding(t, 320), 1e-3)
+
+
+def filled(model: nn.Module, dtype: mx.Dtype) -> nn.Module:
+    model.update(tree_map(lambda a: a.astype(dtype), model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+def test_recorded_unet_is_the_network(dtype):
+    mx.random.seed(1)
+    unet = filled(UNet(UNET), dtype)
+    exact = UNet(UNET)
+    exact.update(tree_map(lambda a: a.astype(mx.float32), unet.parameters()))
+    fast = FastUNet(unet, patience=0)
+    for size, batch in (((8, 8), 2), ((6, 10), 1)):
+        for text in (1.0, 2.0):
+            x = normal(batch, *size, 4, dtype=dtype)
+            context = normal(batch, 77, 96, dtype=dtype, scale=text)
+            t = mx.full((batch,), 321.0)
+            expected = exact(*wide(x, t, context))
+            close(fast(x, t, context), expected, 10 * BOUNDS[dtype])
+
+
+@cuda
+def test_recorded_unet_notices_new_weights():
+    unet = filled(UNet(UNET), mx.float16)
+    fast, t = FastUNet(unet, patience=0), mx.array([5.0])
+    x = normal(1, 8, 8, 4, dtype=mx.float16)
+    first = fast(x, t, normal(1, 77, 96, dtype=mx.float16))
+    unet.mid[0].attn.layers[0].cross_attn.v.weight *= 2
+    unet.conv_out.weight = unet.conv_out.weight * 2
+    context = normal(1, 77, 96, dtype=mx.float16)
+    second = fast(x, t, context)
+    close(second, unet(x, t, context), 1e-2)
+    assert not mx.allclose(first, second, rtol=0.1)
+
+
+@cuda
+@pytest.mark.parametrize("dtype", TYPES)
+def test_recorded_decoder_is_the_network(dtype):
+    mx.random.seed(2)
+    decoder = CoderConfig((32, 64, 128), blocks=2)
+    config = VaeConfig(3, 4, None, decoder, quant=True)
+    vae = filled(AutoencoderKL(config), dtype)
+    exact = AutoencoderKL(config)
+    exact.update(tree_map(lambda a: a.astype(mx.float32), vae.parameters()))
+    fast = FastDecoder(vae, patience=0)
+    for size in ((8, 8), (16, 6)):
+        z = normal(1, *size, 4, dtype=dtype)
+        close(fast(z), exact.decode(*wide(z)), 10 * BOUNDS[dtype])
