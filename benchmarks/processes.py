@@ -61,7 +61,7 @@ def main(
     print(f"{backend.device_name()}; {versions()}; commit {commit()}")
     print(f"best of {options.runs} runs\n")
     with tempfile.TemporaryDirectory() as folder:
-        path = options.file or _seeded_checkpoint(folder)
+        path = options.file or seeded_checkpoint(folder)
         _cache(path)
         report(path, options)
 
@@ -71,7 +71,7 @@ def _peak() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _seeded_checkpoint(folder: str) -> str:
+def seeded_checkpoint(folder: str) -> str:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import seeded
 

@@ -1,0 +1,188 @@
+"""On an NVIDIA GPU, in float16: steps, decoding, pictures and memory, beside diffusers.
+
+Each row runs in a process of its own, and so does each of the peer's. Warm times are
+of recorded networks, see mlx_sd/cuda. Writes a JSON file into benchmarks/results.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+from common import VAE, commit, in_dtype, versions
+from processes import seeded_checkpoint
+
+from mlx_sd import Request, backend, load
+from mlx_sd.bench import SD1_UNET, SDXL_UNET
+from mlx_sd.cuda.unet import FastUNet
+from mlx_sd.cuda.vae import FastDecoder
+from mlx_sd.models.unet import UNet
+from mlx_sd.models.vae import AutoencoderKL
+
+STEPS = 20
+# Row → what it measures, what the issue of speed aims at (ms or GB), the peer's row.
+ROWS = {
+    "step": ("SD 1.5 step with CFG, 512x512, ms", 6.0, "unet sd1 2 64"),
+    "step8": ("SD 1.5 step with CFG, batch 8, ms", 33.0, "unet sd1 16 64"),
+    "xl": ("SDXL step with CFG, 1024x1024, ms", 31.0, "unet sdxl 2 128"),
+    "decode": ("VAE decode 512x512, ms", 8.0, "vae 64"),
+    "decode1024": ("VAE decode 1024x1024, ms", 35.0, "vae 128"),
+    "picture": (f"SD 1.5 picture, {STEPS} steps, warm, ms", 200.0, ""),
+    "memory f16": ("SD 1.5 picture, peak memory f16, GB", 2.6, ""),
+    "memory q8_0": ("SD 1.5 picture, peak memory q8_0, GB", 1.6, ""),
+    "memory q4_0": ("SD 1.5 picture, peak memory q4_0, GB", 1.2, ""),
+}
+
+
+def normal(*shape: int) -> mx.array:
+    return mx.random.normal(shape).astype(mx.float16)
+
+
+def median(run: Callable[[], object], warm: int = 3, runs: int = 20) -> float:
+    """Milliseconds."""
+    for _ in range(warm):
+        run()
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken)
+
+
+def unet(config, batch: int, side: int) -> dict[str, float]:
+    """Recorded, and as MLX's own operations."""
+    net = in_dtype(UNet(config))
+    x, context = normal(batch, side, side, 4), normal(batch, 77, config.context_width)
+    width = config.vector_width
+    vector = None if width is None else normal(batch, width)
+    t = mx.full((batch,), 500.0)
+    eager = median(lambda: mx.eval(net(x, t, context, vector)), runs=5)
+    mx.clear_cache()
+    start = time.perf_counter()
+    fast = FastUNet(net, patience=0)
+    mx.eval(fast(x, t, context, vector))
+    first = time.perf_counter() - start
+    ours = median(lambda: mx.eval(fast(x, t, context, vector)))
+    return {"ours": ours, "as operations": eager, "recording, s": first}
+
+
+def decode(side: int) -> dict[str, float]:
+    vae = in_dtype(AutoencoderKL(VAE))
+    z = normal(1, side, side, 4)
+    eager = median(lambda: mx.eval(vae.decode(z)), runs=5)
+    mx.clear_cache()
+    start = time.perf_counter()
+    fast = FastDecoder(vae, patience=0)
+    mx.eval(fast(z))
+    first = time.perf_counter() - start
+    ours = median(lambda: mx.eval(fast(z)))
+    return {"ours": ours, "as operations": eager, "recording, s": first}
+
+
+def picture(path: str) -> dict[str, float]:
+    """From prompt to picture, the model loaded, the texts known from before."""
+    pipeline = load(path)
+    request = Request(prompt="a lighthouse", steps=STEPS, width=512, height=512, seed=1)
+    start = time.perf_counter()
+    pipeline(request)
+    first = time.perf_counter() - start
+    ours = median(lambda: pipeline(request), warm=10, runs=10)
+    return {"ours": ours, "first, s": first, "peak GB": mx.get_peak_memory() / 1e9}
+
+
+def memory(path: str, type: str) -> dict[str, float]:
+    pipeline = load(path, type=None if type == "f16" else type)
+    request = Request(prompt="a lighthouse", steps=4, width=512, height=512, seed=1)
+    pipeline(request)
+    first = mx.get_peak_memory() / 1e9
+    for _ in range(14):  # until networks are recorded
+        pipeline(request)
+    return {"ours": mx.get_peak_memory() / 1e9, "first picture, GB": first}
+
+
+def measure(row: str, path: str) -> dict[str, float]:
+    kind, _, detail = row.partition(" ")
+    if kind == "memory":
+        return memory(path, detail)
+    return {
+        "step": lambda: unet(SD1_UNET, 2, 64),
+        "step8": lambda: unet(SD1_UNET, 16, 64),
+        "xl": lambda: unet(SDXL_UNET, 2, 128),
+        "decode": lambda: decode(64),
+        "decode1024": lambda: decode(128),
+        "picture": lambda: picture(path),
+    }[kind]()
+
+
+def child(*arguments: str, seconds: int = 300) -> dict[str, float]:
+    """What a process of Python prints last, which is JSON."""
+    command = [sys.executable, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"failed": seconds}
+    if done.returncode:
+        print(f"{arguments} failed:\n{done.stderr[-1500:]}", file=sys.stderr)
+        return {"failed": done.returncode}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(rows: list[str], peer: bool, modes: str) -> dict[str, dict[str, float]]:
+    here = Path(__file__).parent
+    results: dict[str, dict[str, float]] = {}
+    print("| what | mlx-sd | aim | diffusers | its best / ours |")
+    print("|---|---:|---:|---|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = any(row.split()[0] in ("picture", "memory") for row in rows)
+        path = seeded_checkpoint(folder) if whole else ""
+        for row in rows:
+            what, aim, theirs = ROWS[row]
+            result = child(__file__, "--measure", row, "--path", path)
+            other: dict[str, float] = {}
+            if peer and theirs:
+                other = child(str(here / "peer_cuda.py"), modes, *theirs.split())
+            results[row] = {**result, **{f"diffusers {k}": v for k, v in other.items()}}
+            ours = result.get("ours")
+            said = ", ".join(f"{k} {v:.2f}" for k, v in other.items()) or "–"
+            ratio = f"{min(other.values()) / ours:.2f}" if ours and other else "–"
+            mine = f"{ours:.2f}" if ours else "failed"
+            print(f"| {what} | {mine} | {aim:g} | {said} | {ratio} |", flush=True)
+            more = {k: round(v, 2) for k, v in result.items() if k != "ours"}
+            print(f"  {row}: {more}", file=sys.stderr, flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rows", help="comma-separated, all if not given")
+    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--modes", default="eager,graph,compiled", help="of the peer")
+    parser.add_argument("--output", type=Path, help="folder for the JSON file")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--path", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.path)))
+        return
+    rows = options.rows.split(",") if options.rows else list(ROWS)
+    about = f"{backend.device_name()}; {versions()}; commit {commit()}"
+    print(about)
+    results = report(rows, not options.no_peer, options.modes)
+    folder = options.output or Path(__file__).parent / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    today = datetime.date.today().isoformat()
+    path = folder / f"cuda-{today}.json"
+    path.write_text(json.dumps({"about": about, "rows": results}, indent=1) + "\n")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
