@@ -107,6 +107,25 @@ def test_weights_may_be_of_another_type(name, weights):
         assert error(ours, OPERATIONS[name].reference(*wide)) < BOUNDS[mx.float32]
 
 
+@pytest.mark.parametrize("weights", BOUNDS, ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_no_number_stays_so(name, weights):
+    """Else a broken weight or a value beyond float16 would make a wrong picture."""
+    for case in CASES[name]:
+        args = arguments(case, mx.float32, mx.float32)
+        for i, value in enumerate(args):
+            if not isinstance(value, mx.array):
+                continue
+            broken = np.array(value)
+            broken.reshape(-1)[broken.size // 2] = np.nan
+            given = [mx.array(broken) if j == i else a for j, a in enumerate(args)]
+            if name in ("linear", "conv", "upsample_conv"):
+                given[1] = given[1].astype(weights)
+            lost = mx.isnan(OPERATIONS[name].reference(*given))
+            ours = mx.isnan(OPERATIONS[name](*given))
+            assert lost.any() and not (lost & ~ours).any(), (case, i)
+
+
 def test_the_first_variant_that_fits_is_chosen():
     def plus(amount: int):
         return lambda x: x + amount

@@ -112,7 +112,7 @@ def test_tiles_take_less_memory(small):
         codec.decode(latent)
         peaks.append(mx.get_peak_memory() - before)
     block = 2 * 256 * 128 * 32 * 4  # its input and output, at the finest level
-    assert peaks[1] < 2 * block and peaks[1] < peaks[0] / 5
+    assert peaks[1] < 2 * block and peaks[1] < peaks[0] / 2
 
 
 def test_memory_that_is_freed_is_kept_again_afterwards(small):

@@ -78,7 +78,7 @@ static inline void transpose(vec v[VL]) {
 
 /* 2^x to 2e-7 of it, for x below 128; 2^-126 for x below -126. */
 static inline vec power2(vec x) {
-    x = larger(x, ALL(-126));
+    x = larger(ALL(-126), x); /* in this order what is no number stays so */
     const vec shift = ALL(12582912); /* 1.5 * 2^23, which rounds what it is added to */
     vec whole = x + shift, f = x - (whole - shift);
     vec p = 1.5403530e-4f * f + 1.3333558e-3f;

@@ -1,18 +1,18 @@
 #include "conv.h"
 
-static inline float widened(uint16_t h) {
-    uint32_t bits = (h & 0x7fff) << 13;
-    float size;
-    memcpy(&size, &bits, 4);
-    size *= 5.192296858534828e33f; /* 2^112: the difference of the exponents' zeros */
-    return h & 0x8000 ? -size : size;
-}
-
+/* float16: its bits moved into place, times 2^112, the difference of the exponents'
+   zeros. From 65536 on it is infinite or no number, and so is the result. */
 static inline vec widened_all(const uint16_t *h, long type) {
     ivec u = __builtin_convertvector(*(const half *)h, ivec);
     if (type == BF16) return (vec)(u << 16);
     vec size = (vec)((u & 0x7fff) << 13) * 5.192296858534828e33f;
-    return (vec)((ivec)size | (u & 0x8000) << 16);
+    ivec beyond = (size >= 65536) & 0x7f800000;
+    return (vec)((ivec)size | beyond | (u & 0x8000) << 16);
+}
+
+static inline float widened(uint16_t h) {
+    uint16_t some[VL] = {h};
+    return widened_all(some, F16)[0];
 }
 
 /* GROUP integers, each directly above the one before it */
