@@ -60,7 +60,7 @@ def test_narrow_models_paint_as_diffusers_does(name, tmp_path):
         config = folder / "scheduler/scheduler_config.json"
         config.write_text(json.dumps(started.EDM))
     pipeline = mlx_sd.load(folder, dtype="f32")
-    assert pipeline.source.kind.base == base
+    assert pipeline.source.kind.base == {"SD 1.x": "sd1", "SDXL": "sdxl"}[base]
     assert pipeline.source.kind.task == {9: "inpaint", 8: "edit"}.get(case.channels, "")
     asked = request(
         case,
