@@ -20,6 +20,7 @@ except ImportError as error:  # on Linux: no libmlx.so, or one for CUDA and no d
 
 from .blas import Blas, install, set_threads
 
+DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 _GIB = 1 << 30
 
 # What MLX reads when it first uses an NVIDIA GPU. By default it starts operations in
@@ -88,9 +89,14 @@ def prepare_for(parameters: int) -> None:
     set_threads(blas(), 1 if parameters < 50e6 else None)
 
 
-def compute_dtype() -> mx.Dtype:
+def compute_type() -> str:
     """float16 on a GPU; float32 on the CPU, where MLX's float16 is scalar code."""
-    return mx.float16 if _on_gpu() else mx.float32
+    return "f16" if _on_gpu() else "f32"
+
+
+def compute_dtype() -> mx.Dtype:
+    """The same as MLX's type."""
+    return DTYPES[compute_type()]
 
 
 def _on_gpu() -> bool:

@@ -62,13 +62,16 @@ class Denoiser:
         start: Start,
         image_scale: float = 1.0,
         cache: Callable[[], Cache] | None = None,
+        one_by_one: bool = False,
     ):
         """
         Args:
             scale, image_scale: of guidance.cfg and picture_cfg; the latter counts where
                 the UNet is shown a picture.
             cache: makes one for each picture; None: every step is computed.
+            one_by_one: whether texts never share a batch, which takes less memory.
         """
+        self._one_by_one = one_by_one
         self.step = 0
         self._make_cache = cache
         self._cache: Cache | None = None
@@ -124,7 +127,8 @@ class Denoiser:
         """What the UNet puts out for each text and what it is shown behind the latent;
         in one batch if the texts are as long."""
         texts = [text for text, _ in calls]
-        if len({text.context.shape for text in texts}) > 1:
+        apart = self._one_by_one and len(calls) > 1
+        if apart or len({text.context.shape for text in texts}) > 1:
             parts = deep.divided(len(calls)) if deep else [None] * len(calls)
             return [
                 self._outputs(x, sigma, [call], part)[0]

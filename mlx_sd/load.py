@@ -7,7 +7,6 @@ from .convert.detect import Contents, as_part, combined, identify
 from .convert.readers import read_file, read_metadata
 from .errors import CheckpointError, unknown
 from .folder import FOLDERS, choose_weights
-from .hub import fetch, is_repo_id
 from .sampling.prediction import PREDICTIONS
 from .source import OPTION_OF, Source
 
@@ -60,8 +59,8 @@ def open_source(
         if path_or_id is None:
             contents, folder = Contents.empty(), None
         else:
-            if not path.exists() and is_repo_id(str(path_or_id)):
-                path = fetch(str(path_or_id))
+            if not path.exists():
+                path = _fetched(str(path_or_id))
             contents, folder = _open(path)
         for option, file in given.items():
             beside = option == "taesd" and taesd_preview_only
@@ -177,3 +176,10 @@ def _part(path: Path, part: str) -> Contents:
             log.info("%s is used too, as the other half", beside)
             found = combined(found, as_part(read_file(beside), "tae"))
     return found
+
+
+def _fetched(name: str) -> Path:
+    """A Hugging Face id's files; what is no such id stays a path that is missing."""
+    from .hub import fetch, is_repo_id  # 60 ms, which few commands need
+
+    return fetch(name) if is_repo_id(name) else Path(name)

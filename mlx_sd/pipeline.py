@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,6 @@ from .walk import Walk
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _SWITCH = 0.8  # A1111's, as the refiner was trained on the last fifth of the noise
 
 
@@ -95,13 +93,15 @@ class Pipeline(Stage):
         tiling: Tiling | None = None,
         loading: Mapping[str, Any] | None = None,
         refiner: Stage | None = None,
+        low_memory: bool = False,
     ):
         """
         Args:
             loading: what of load()'s arguments decides over pixels, for metadata.
             refiner: paints the last steps; see Request.refiner_switch.
+            low_memory: see load().
         """
-        super().__init__(source, dtype, types, embeddings)
+        super().__init__(source, dtype, types, embeddings, low_memory)
         self.refiner = refiner
         self.loading = dict(loading or {})
         self.codec, self.tiny = codecs(source, dtype, types, tiling)
@@ -124,10 +124,15 @@ class Pipeline(Stage):
                 on_progress(event)
         return images
 
-    def stream(self, request: Request) -> Iterator[Progress | Picture]:
+    def stream(
+        self, request: Request, keep: bool = True
+    ) -> Iterator[Progress | Picture]:
         """Denoise each picture, yielding every step, then decode and yield them all.
 
         Stop iterating to cancel: no further step is computed.
+
+        Args:
+            keep: whether the UNet stays in memory for the next request.
 
         Raises: ConfigError for settings that do not fit together or the model; SDError
             if a latent or a pixel is not a finite number.
@@ -146,7 +151,7 @@ class Pipeline(Stage):
         ]
         relays = [Relay() for _ in requests]
         walks = [
-            _later(partial(walk.steps, single.seed, relay, start.latent))
+            walk.steps(single.seed, relay, start.latent)
             for single, relay in zip(requests, relays, strict=True)
         ]
         latents: list[mx.array] = []
@@ -158,6 +163,10 @@ class Pipeline(Stage):
                 latents.append((yield from _sample(i, some, steps, walk, relay.turn)))
                 relay.turn = None  # and so lets go of its UNet
             del denoisers
+        if self.low_memory or not keep:
+            for stage, _ in stages:
+                stage.release()
+            mx.clear_cache()
 
         for single, latent in zip(requests, latents, strict=True):
             image = self.decode(latent)
@@ -170,17 +179,16 @@ class Pipeline(Stage):
         """
         self.decide()
         usual = defaults(self.source)
-        own = usual.size, usual.size
-        width, height = size_of(request, self.family.latent.reduction) or own
-        last = (1 << 32) - request.batch_count
-        seed = random.randrange(last) if request.seed < 0 else request.seed
+        pictured = size_of(request, self.family.latent.reduction)
+        width, height = pictured or (usual.size, usual.size)
+        drawn = random.randrange((1 << 32) - request.batch_count)
         sampler = request.sampling_method or usual.sampling_method
         scheduler = request.scheduler
         if scheduler is None and request.sigmas is None:
             scheduler = SAMPLERS[sampler].scheduler or usual.scheduler
         scale = request.cfg_scale
         settled = {
-            "seed": seed,
+            "seed": drawn if request.seed < 0 else request.seed,
             "width": request.width or width,
             "height": request.height or height,
             "steps": request.steps or usual.steps,
@@ -279,11 +287,6 @@ class Pipeline(Stage):
         return model_hash_later(self.refiner.source.path)
 
 
-def _later(walk: Callable[[], Iterator[Step]]) -> Iterator[Step]:
-    """Its steps; no noise is drawn before they are asked for."""
-    yield from walk()
-
-
 def _sample(
     image: int, walked: Iterator[Step], steps: range, walk: Walk, denoiser: Denoiser
 ) -> Generator[Progress, None, mx.array]:
@@ -319,6 +322,7 @@ def load(
     prediction: str | None = None,
     embd_dir: str | Path | None = None,
     refiner: str | Path | None = None,
+    low_memory: bool = False,
 ) -> Pipeline:
     """Open a model; its weights are checked now and read when first needed.
 
@@ -344,12 +348,14 @@ def load(
         embd_dir: folder of textual inversion files, whose names are words of a prompt.
         refiner: a model, as path_or_id, for the last steps: SDXL's refiner, or any of
             the same latents; see Request.refiner_switch.
+        low_memory: whether to take less memory and more time: the UNet sees one text
+            at a time and goes before pictures are decoded, in tiles.
 
     Raises: CheckpointError if the model is missing, broken or not understood;
         ConfigError for an unknown type or a malformed rule.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+    if dtype is not None and dtype not in backend.DTYPES:
+        raise unknown("dtype", dtype, backend.DTYPES)
     types = parse_rules(type, tensor_type_rules)
     parts = {
         "diffusion_model": diffusion_model,
@@ -370,7 +376,7 @@ def load(
     level = logging.INFO if usual.label else logging.DEBUG
     what = f"taken for {usual.label} by {usual.by}: " if usual.label else ""
     log.log(level, "%s: %s%s unless told otherwise", source.name, what, usual)
-    computed = dtype or DTYPE_NAMES[backend.compute_dtype()]
+    computed = dtype or backend.compute_type()
     loading = {
         "dtype": computed,
         "type": type,
@@ -381,13 +387,14 @@ def load(
     last = None
     if refiner is not None:
         opened = open_refiner(refiner, source)
-        last = Stage(opened, DTYPES[computed], types, embeddings)
+        last = Stage(opened, backend.DTYPES[computed], types, embeddings, low_memory)
     return Pipeline(
         source,
-        DTYPES[computed],
+        backend.DTYPES[computed],
         types,
         embeddings=embeddings,
         refiner=last,
-        tiling=vae_tiling,
+        tiling=Tiling() if low_memory and vae_tiling is None else vae_tiling,
+        low_memory=low_memory,
         loading={name: value for name, value in loading.items() if value},
     )

@@ -38,7 +38,9 @@ class Stage:
         dtype: mx.Dtype,
         types: TypeRules,
         embeddings: Embeddings | None = None,
+        low_memory: bool = False,
     ):
+        self.low_memory = low_memory
         self.source = source
         self.dtype = dtype
         self.types = types
@@ -75,6 +77,7 @@ class Stage:
             start,
             more,
             cache,
+            self.low_memory,
         )
 
     def decide(self) -> None:

@@ -100,7 +100,7 @@ class Walk:
         else:
             x = self.prediction.noised(latent, x, self.sigmas[0])
         uncond = SAMPLERS[request.sampling_method].uncond
-        return walk(
+        yield from walk(
             request.sampling_method,
             denoiser.guided if uncond else denoiser,
             x,

@@ -194,9 +194,10 @@ def paint(
     with tqdm(total=total, unit="it", disable=quiet, delay=1e-3) as bar:
         for job in jobs:
             remaining = iter(job.paths)
-            for event in pipeline.stream(job.request):
+            last = job is jobs[-1]
+            for event in pipeline.stream(job.request, keep=not last):
                 if isinstance(event, Picture):
-                    if job is jobs[-1]:
+                    if last:
                         bar.close()
                     path = next(remaining)
                     event.save(path, metadata)

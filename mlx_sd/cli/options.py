@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from ..backend import DTYPES
 from ..errors import unknown
 from ..load import OPTIONS
-from ..pipeline import DTYPES
 from ..quantize import TYPES
 from ..sampling.prediction import PREDICTIONS
 
@@ -30,6 +30,7 @@ LOADING = (
     "prediction",
     "embd_dir",
     "refiner",
+    "low_memory",
 )
 
 
@@ -72,6 +73,12 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--prediction",
             type=Choice(list(PREDICTIONS)),
             help="What the UNet predicts.  [default: what the model's file tells]",
+        ),
+        click.option(
+            "--low-memory",
+            is_flag=True,
+            help="Take less memory and more time: one text at a time, the UNet gone "
+            "before pictures are decoded, in tiles.",
         ),
         type_options(
             TYPES,
