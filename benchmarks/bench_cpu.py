@@ -10,6 +10,7 @@ import importlib.util
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,9 @@ def sdcpp(path: str) -> tuple[Seconds, Seconds]:
 
 
 def picture(path: str, held: str) -> None:
-    load(path, type=held)(REQUEST)
+    """As the command line paints its last one."""
+    for _ in load(path, type=held).stream(REQUEST, keep=False):
+        pass
 
 
 def first_step(path: str) -> float:
@@ -115,7 +118,8 @@ def command(*arguments: str) -> Seconds:
 
 
 def demo() -> Seconds:
-    return command("generate", "-p", "a red house", "--steps", "20", "-o", "/dev/null")
+    with tempfile.TemporaryDirectory() as folder:
+        return command("generate", "-p", "a red house", "-o", f"{folder}/x.png")
 
 
 def usage() -> Seconds:
