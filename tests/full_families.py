@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import make_pictures
 
 import mlx_sd
-from mlx_sd.convert import convert
 
 BOUND = 33  # dB
 REQUEST = replace(make_pictures.BASE, width=128, height=128)
@@ -37,24 +36,18 @@ class Case:
 CASES = {"sd2": Case("SD 2.x"), "sd2_v": Case("SD 2.x", "v"), "sdxl": Case("SDXL")}
 
 
-def write(kind: str, folder: Path) -> Path:
+def write(kind: str, path: Path) -> Path:
     """A single file in float16, with the names of the family's authors.
 
-    SDXL's is a GGUF file in q8_0 instead, for stable-diffusion.cpp's memory. And as
-    that applies OpenCLIP's text projection the wrong way round, it is symmetric here.
+    As stable-diffusion.cpp applies OpenCLIP's text projection the wrong way round,
+    SDXL's is symmetric here.
     """
     shapes, symmetric = names.ldm(kind), {}
     if (name := names.PREFIXES["sdxl"]["clip_g"] + "text_projection") in shapes:
         matrix = seeded.tensor(name, shapes.pop(name))
         symmetric[name] = (matrix + matrix.T) / np.float32(np.sqrt(2))
-    path = folder / "model.safetensors"
     seeded.save(path, shapes, "F16", symmetric)
-    if not symmetric:
-        return path
-    quantised = folder / "model.gguf"
-    convert(path, quantised, type="q8_0", tensor_type_rules="text_projection=f32")
-    path.unlink()
-    return quantised
+    return path
 
 
 def paint(path: Path, prediction: str | None) -> np.ndarray:
@@ -86,11 +79,12 @@ def decibels(name: str, path: Path) -> float:
 def main(wanted: list[str]) -> None:
     print("| model | prediction | PSNR |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        path, kind = Path(folder), ""
+        path, kind = Path(folder) / "model.safetensors", ""
         for name in wanted or CASES:
             case = CASES[name]
             if kind != case.kind:
-                kind, path = case.kind, write(case.kind, Path(folder))
+                kind = case.kind
+                write(kind, path)
             found = f"{decibels(name, path):.1f} dB"
             print(f"| {case.kind} | {case.prediction or 'eps'} | {found} |", flush=True)
 

@@ -83,10 +83,16 @@ class Layer(nn.Module):
         super().__init__()
         self._layer, self._parameters = layer, parameters
 
-    def __call__(self, *inputs: mx.array) -> mx.array:
+    def __call__(self, *inputs: mx.array, **options: bool) -> mx.array:
+        return self._run(self._layer, *inputs, **options)
+
+    def upsampling(self, x: mx.array) -> mx.array:
+        return self._run(self._layer.upsampling, x)
+
+    def _run(self, call: Callable[..., mx.array], *inputs, **options) -> mx.array:
         weights = [(n, read(p, mx.float32)) for n, p in self._parameters.items()]
         self._layer.load_weights(weights, strict=True)
-        out = self._layer(*inputs)
+        out = call(*inputs, **options)
         mx.eval(out)
         for name, _ in weights:
             setattr(self._layer, name, mx.zeros(self._parameters[name].shape))
