@@ -14,6 +14,7 @@ from mlx_sd.build import build
 from mlx_sd.codec import Codec
 from mlx_sd.convert.detect import as_part
 from mlx_sd.convert.readers import read_file
+from mlx_sd.kernels import cpu
 from mlx_sd.load import open_source
 from mlx_sd.models import vae_bands
 from mlx_sd.nn.bands import Bands
@@ -101,7 +102,11 @@ def test_tiles_leave_no_seam(small, dtype, bound):
     assert difference.mean() < bound * mx.abs(expected).mean()
 
 
-def test_tiles_take_less_memory(small):
+@pytest.mark.parametrize("kernels", ["references", "usual"])
+def test_tiles_take_less_memory(small, kernels, monkeypatch):
+    """A fifth of the whole, as plain MLX computes that; a CPU's kernels need less."""
+    if kernels == "references":
+        monkeypatch.setattr(cpu, "library", lambda: None)
     latent, peaks = normal(1, 32, 16, 4), []
     for tiling in (None, Tiling(size=(4, 4))):
         codec = coded(small, tiling)
@@ -112,7 +117,9 @@ def test_tiles_take_less_memory(small):
         codec.decode(latent)
         peaks.append(mx.get_peak_memory() - before)
     block = 2 * 256 * 128 * 32 * 4  # its input and output, at the finest level
-    assert peaks[1] < 2 * block and peaks[1] < peaks[0] / 2
+    assert peaks[1] < 2 * block
+    if kernels == "references":
+        assert peaks[1] < peaks[0] / 5
 
 
 def test_memory_that_is_freed_is_kept_again_afterwards(small):
