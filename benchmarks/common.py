@@ -15,46 +15,10 @@ from importlib import import_module
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map
 
-from mlx_sd import backend
-from mlx_sd.models.clip import ClipConfig
-from mlx_sd.models.unet import UNetConfig
-from mlx_sd.models.vae import CoderConfig, VaeConfig
+from mlx_sd import backend, bench
 
-UNET = UNetConfig(
-    in_channels=4,
-    out_channels=4,
-    widths=(320, 640, 1280, 1280),
-    heads=(8, 8, 8, 8),
-    context_width=768,
-    time_width=1280,
-    down=((1, 1), (1, 1), (1, 1), (0, 0)),
-    mid=(1, 0),
-    up=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
-    vector_width=None,
-    linear_projections=False,
-    guidance_width=None,
-    only_cross=(False,) * 4,
-)
-VAE = VaeConfig(
-    channels=3,
-    latent_channels=4,
-    encoder=None,
-    decoder=CoderConfig((128, 256, 512, 512), blocks=3),
-    quant=True,
-)
-CLIP = ClipConfig(
-    vocabulary=49408,
-    positions=77,
-    width=768,
-    layers=12,
-    heads=12,
-    mlp_width=3072,
-    activation="quick_gelu",
-    projection=None,
-    eos=49407,
-)
+UNET, VAE, CLIP = bench.SD1_UNET, bench.VAE, bench.CLIP_L
 
 
 @dataclass(frozen=True)
@@ -76,10 +40,7 @@ def options(description: str, **defaults: int) -> argparse.Namespace:
 
 def in_dtype(model: nn.Module) -> nn.Module:
     """With evaluated weights of the type that this backend computes in."""
-    dtype = backend.compute_dtype()
-    model.update(tree_map(lambda a: a.astype(dtype), model.parameters()))
-    mx.eval(model.parameters())
-    return model
+    return bench.in_dtype(model, backend.compute_dtype())
 
 
 def torch_setup() -> tuple[str, object] | None:
