@@ -7,16 +7,16 @@ multiply-adds, which is what torch does to make normal numbers on an AVX2 proces
 
 import numpy as np
 
-_SQRT_HALF = np.float32(0.70710678)
-_LN2 = (-2.12194440e-4, 0.693359375)  # in two parts, the second exact in few bits
-_LOG = (
+SQRT_HALF = np.float32(0.70710678)
+LN2 = (-2.12194440e-4, 0.693359375)  # in two parts, the second exact in few bits
+LOG = (
     *(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1),
     *(1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1),
     3.3333331174e-1,
 )
-_QUARTER_PI = (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)
-_COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-_SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+QUARTER_PI = (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)
+COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 
 
 def fma(a: np.ndarray, b: np.ndarray | float, c: np.ndarray | float) -> np.ndarray:
@@ -42,13 +42,13 @@ def polynomial(x: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
 def log(x: np.ndarray) -> np.ndarray:
     """Natural logarithm of float32 numbers above 0 that are not denormal."""
     mantissa, exponent = np.frexp(x)  # mantissa from 0.5 to below 1
-    low = mantissa < _SQRT_HALF
+    low = mantissa < SQRT_HALF
     e = (exponent - low).astype(np.float32)
     x = np.where(low, mantissa - np.float32(1) + mantissa, mantissa - np.float32(1))
     z = x * x
-    y = fma(polynomial(x, _LOG) * x, z, e * np.float32(_LN2[0]))
+    y = fma(polynomial(x, LOG) * x, z, e * np.float32(LN2[0]))
     y = fma(z, -0.5, y)
-    return fma(e, _LN2[1], x + y)
+    return fma(e, LN2[1], x + y)
 
 
 def sincos(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,11 +56,11 @@ def sincos(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # The nearest even multiple of π/4 is taken off; which one says what is left to do.
     octant = (x * np.float32(4 / np.pi)).astype(np.int32) + 1 & ~1
     y = octant.astype(np.float32)
-    for part in _QUARTER_PI:
+    for part in QUARTER_PI:
         x = fma(y, -part, x)
     z = x * x
-    cos = fma(polynomial(z, _COS) * z, z, z * np.float32(-0.5)) + np.float32(1)
-    sin = fma(polynomial(z, _SIN) * z, x, x)
+    cos = fma(polynomial(z, COS) * z, z, z * np.float32(-0.5)) + np.float32(1)
+    sin = fma(polynomial(z, SIN) * z, x, x)
     swap = octant & 2 != 0
     sine, cosine = np.where(swap, cos, sin), np.where(swap, sin, cos)
     return (

@@ -6,6 +6,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from . import noise_cuda
 from .elementary import log, sincos
 from .mt19937 import MersenneTwister
 
@@ -28,13 +29,14 @@ class Philox:
     """
 
     def __init__(self, seed: int):
-        self._key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
+        self._seed = seed & 0xFFFFFFFFFFFFFFFF
         self._call = 0
 
     def normal(self, count: int) -> np.ndarray:
         element, zero = np.arange(count, dtype=np.uint32), np.zeros(count, np.uint32)
         call = np.full(count, self._call, np.uint32)
-        words = philox((call, zero, element, zero), self._key)
+        key = np.array([self._seed & 0xFFFFFFFF, self._seed >> 32], np.uint32)
+        words = philox((call, zero, element, zero), key)
         self._call += 1
         # The constants are single-precision in the original: 2^-32 and 2π·2^-32.
         scale = np.float32(2.3283064e-10)
@@ -43,6 +45,13 @@ class Philox:
         v = words[1].astype(np.float32) * turn + turn / 2
         sin, _ = sincos(v)
         return np.sqrt(np.float32(-2) * log(u)) * sin
+
+    def drawn(self, count: int) -> mx.array:
+        """The same, in MLX's memory; an NVIDIA GPU draws it itself."""
+        if not noise_cuda.here():
+            return mx.array(self.normal(count))
+        self._call += 1
+        return noise_cuda.normal(self._seed, self._call - 1, count)
 
 
 def philox(counter: Sequence[np.ndarray], key: np.ndarray) -> list[np.ndarray]:
@@ -87,5 +96,6 @@ def latent_noise(rng: Rng, height: int, width: int, channels: int) -> mx.array:
     Numbers are drawn in the order of torch's (channels, height, width), so that a seed
     means the same picture as elsewhere.
     """
-    flat = rng.normal(channels * height * width)
-    return mx.array(flat.reshape(1, channels, height, width)).transpose(0, 2, 3, 1)
+    count = channels * height * width
+    flat = rng.drawn(count) if isinstance(rng, Philox) else mx.array(rng.normal(count))
+    return flat.reshape(1, channels, height, width).transpose(0, 2, 3, 1)
