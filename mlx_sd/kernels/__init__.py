@@ -5,7 +5,7 @@ computes; faster variants serve a backend, and those arguments that they are mad
 This table is the one place that chooses between them.
 """
 
-from . import cpu, metal, packed, reference
+from . import cpu, cuda, metal, packed, reference
 from .dispatch import Operation, Variant
 
 attention = Operation(
@@ -14,12 +14,17 @@ attention = Operation(
     Variant("metal", metal.attention_pads, metal.padded_attention),
     Variant("metal", metal.attention_chunks, metal.chunked_attention),
 )
-conv = Operation(reference.conv, Variant("cpu", cpu.conv_fits, cpu.conv))
+conv = Operation(
+    reference.conv,
+    Variant("cpu", cpu.conv_fits, cpu.conv),
+    Variant("cuda", cuda.conv_fits, cuda.conv),
+)
 geglu = Operation(reference.geglu, Variant("cpu", cpu.ready, cpu.geglu))
 gelu = Operation(reference.gelu, Variant("cpu", cpu.ready, cpu.gelu))
 group_norm = Operation(
     reference.group_norm,
     Variant("cpu", cpu.ready, cpu.group_norm),
+    Variant("cuda", cuda.group_norm_fits, cuda.group_norm),
     Variant("metal", metal.group_norm_fits, metal.group_norm),
 )
 layer_norm = Operation(reference.layer_norm, Variant("cpu", cpu.ready, cpu.layer_norm))
@@ -33,6 +38,7 @@ silu = Operation(reference.silu, Variant("cpu", cpu.ready, cpu.silu))
 upsample_conv = Operation(
     reference.upsample_conv,
     Variant("cpu", cpu.upsample_conv_fits, cpu.upsample_conv),
+    Variant("cuda", cuda.upsample_conv_fits, cuda.upsample_conv),
 )
 
 OPERATIONS = {
