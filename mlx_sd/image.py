@@ -37,15 +37,16 @@ def to_pil(pixels: mx.array) -> Image.Image:
 
     Raises: SDError if a value is not finite: a picture of those would be black.
     """
-    x = np.array(pixels.astype(mx.float32))
-    if not np.isfinite(x).all():
+    x = pixels.astype(mx.float32)
+    levels = mx.floor(mx.clip(x * 0.5 + 0.5, 0, 1) * 255 + 0.5).astype(mx.uint8)
+    finite = mx.isfinite(x).all()
+    mx.eval(finite, levels)
+    if not finite:
         raise SDError(
             "the decoded picture holds values that are not numbers; "
             "try again with --dtype f32"
         )
-    return Image.fromarray(
-        np.floor(np.clip(x * 0.5 + 0.5, 0, 1) * 255 + 0.5).astype(np.uint8)
-    )
+    return Image.fromarray(np.array(levels))
 
 
 def refuse_folder(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,35 +21,22 @@ from .convert.type_rules import TypeRules
 from .defaults import defaults
 from .denoiser import Denoiser, Relay
 from .embeddings import Embeddings
-from .errors import ConfigError, SDError, unknown
+from .errors import ConfigError, unknown
 from .image import save, to_pil
 from .load import DEMO, open_model, open_refiner
 from .metadata import model_hash_later, parameters
 from .quantize import parse_rules
 from .request import SIZES, Request, Resolved
-from .sampling.samplers import SAMPLERS, Step
+from .sampling.samplers import SAMPLERS
 from .source import Source
 from .stage import Stage
 from .start import Start, check_pictures, starting
 from .tiling import Tiling
-from .walk import Walk
+from .walk import Progress, Walk
 
 log = logging.getLogger(__name__)
 
 _SWITCH = 0.8  # A1111's, as the refiner was trained on the last fifth of the noise
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One denoising step is done."""
-
-    image: int  # from 0 to batch_count - 1
-    step: int  # from 1 to steps
-    steps: int
-    sigma: float  # the noise level that was denoised from
-    denoised: mx.array  # (1, h, w, C) the clean latent as predicted now
-    latent: mx.array  # (1, h, w, C) with the noise that is still in it
-    target: float  # the noise level of `latent`
 
 
 @dataclass(frozen=True)
@@ -160,7 +147,7 @@ class Pipeline(Stage):
             for i, relay in enumerate(relays):
                 relay.turn = denoisers()
                 some = islice(walks[i], len(steps))
-                latents.append((yield from _sample(i, some, steps, walk, relay.turn)))
+                latents.append((yield from walk.take(some, i, steps, relay.turn)))
                 relay.turn = None  # and so lets go of its UNet
             del denoisers
         if self.low_memory or not keep:
@@ -285,25 +272,6 @@ class Pipeline(Stage):
         """The same of the refiner."""
         assert self.refiner is not None
         return model_hash_later(self.refiner.source.path)
-
-
-def _sample(
-    image: int, walked: Iterator[Step], steps: range, walk: Walk, denoiser: Denoiser
-) -> Generator[Progress, None, mx.array]:
-    """Yields some steps of a picture; returns its latent after them, (1, h, w, C)."""
-    denoiser.begin(steps.start)
-    for step in walked:
-        number, x = step.index + 1, step.x
-        mx.eval(x, step.denoised)
-        if not mx.isfinite(x).all():
-            raise SDError(
-                f"step {number} of {walk.count} gave values that are no numbers; try "
-                "again with --dtype f32"
-            )
-        sigma, target = step.sigma, walk.sigmas[number]
-        yield Progress(*(image, number, walk.count, sigma, step.denoised, x, target))
-        denoiser.step = number
-    return x
 
 
 def load(

@@ -1,19 +1,34 @@
 """A request's way from noise to a clean latent: levels, sampler and random numbers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
 
+from . import backend
 from .caching import CACHES, Cache
 from .codec import Draw
-from .denoiser import Relay
-from .errors import ConfigError
+from .denoiser import Denoiser, Relay
+from .errors import ConfigError, SDError
 from .request import Resolved
 from .sampling.noise import RNGS, generators, latent_noise
 from .sampling.samplers import SAMPLERS, Step, check, walk
 from .sampling.schedules import SCHEDULES, sigmas
 from .source import Source
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A denoising step is done, or under way on a GPU: to look at it is to wait."""
+
+    image: int  # from 0 to batch_count - 1
+    step: int  # from 1 to steps
+    steps: int
+    sigma: float  # the noise level that was denoised from
+    denoised: mx.array  # (1, h, w, C) the clean latent as predicted now
+    latent: mx.array  # (1, h, w, C) with the noise that is still in it
+    target: float  # the noise level of `latent`
 
 
 class Walk:
@@ -112,6 +127,49 @@ class Walk:
             seed=seed,
             args=self._args,
         )
+
+    def take(
+        self, walked: Iterator[Step], image: int, steps: range, denoiser: Denoiser
+    ) -> Generator[Progress, None, mx.array]:
+        """Yields some steps of a picture; returns its latent after them, (1, h, w, C).
+
+        A GPU is given the next step before this one is waited for, so that it always
+        has work.
+
+        Args:
+            walked: that many of `steps`.
+
+        Raises: SDError if a latent is not finite.
+        """
+        denoiser.begin(steps.start)
+        begun: list[tuple[int, mx.array]] = []  # whether steps are finite, by number
+
+        def finish(left: int) -> None:
+            while len(begun) > left:
+                number, finite = begun.pop(0)
+                if not finite:
+                    raise SDError(
+                        f"step {number} of {self.count} gave values that are no "
+                        "numbers; try again with --dtype f32"
+                    )
+
+        for step in walked:
+            number, x = step.index + 1, step.x
+            begun.append((number, mx.isfinite(x).all()))
+            mx.async_eval(x, step.denoised, begun[-1][1])
+            finish(left=backend.run_ahead())
+            yield Progress(
+                image=image,
+                step=number,
+                steps=self.count,
+                sigma=step.sigma,
+                denoised=step.denoised,
+                latent=x,
+                target=self.sigmas[number],
+            )
+            denoiser.step = number
+        finish(left=0)
+        return x
 
 
 def last_levels(sigmas: list[float], strength: float) -> list[float]:

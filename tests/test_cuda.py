@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
-from mlx_sd.cuda import transfer
-from mlx_sd.cuda.arrays import Arena
-from mlx_sd.cuda.recorder import Recording
+from mlx_sd.cuda.arrays import Arena, Snapshot
+from mlx_sd.cuda.recording import Recording
 from mlx_sd.cuda.unet import FastUNet
 from mlx_sd.cuda.vae import FastDecoder
 from mlx_sd.kernels import reference
@@ -64,6 +63,27 @@ def test_arena_uses_what_was_given_back():
     assert arena.top == 1024
 
 
+def test_snapshot_notices_what_is_exchanged_added_or_taken():
+    def changed(change):
+        unet = UNet(UNET)
+        snapshot = Snapshot(unet)
+        assert snapshot.unchanged()
+        change(unet)
+        return not snapshot.unchanged()
+
+    def exchange(unet):
+        unet.mid[0].attn.layers[0].cross_attn.v.weight = mx.zeros((128, 96))
+
+    def replace(unet):
+        unet.down[1].blocks[0].res.emb = nn.Linear(256, 128)
+
+    assert changed(exchange)
+    assert changed(replace)
+    assert changed(lambda unet: setattr(unet.conv_in, "more", mx.zeros(3)))
+    assert changed(lambda unet: unet.conv_in.pop("bias"))
+    assert changed(lambda unet: unet.down.pop())
+
+
 def normal(*shape: int, dtype: mx.Dtype, scale: float = 1.0) -> mx.array:
     values = np.random.default_rng(sum(shape)).standard_normal(shape) * scale
     return mx.array(values.astype(np.float32)).astype(dtype)
@@ -89,12 +109,12 @@ def recorded(dtype, inputs, weights, work):
         return {**named, "out": work(r, **named)}
 
     recording = Recording(dtype, weights, all_of_it)
-    places = recording.arrays
-    for _ in range(2):  # again, as nothing of the first time may matter
-        transfer.put([(array, places[name].at) for name, array in inputs.items()])
-        recording.run()
-    out = places["out"]
-    return transfer.get(out.at, tuple(out.shape), dtype)
+    other = {name: mx.zeros_like(array) for name, array in inputs.items()}
+    for given in (inputs, other, inputs):  # nothing of another time may matter
+        recording.run(**given)
+        out = recording.out()
+    mx.eval(out)
+    return out
 
 
 @cuda
@@ -239,10 +259,23 @@ def test_timesteps_are_the_reference():
         return {"t": places, "out": r.timesteps(places, 320)}
 
     recording = Recording(mx.float16, [], work)
-    transfer.put([(t, recording.arrays["t"].at)])
-    recording.run()
-    out = transfer.get(recording.arrays["out"].at, (4, 320), mx.float16)
-    close(out, timestep_embedding(t, 320), 1e-3)
+    recording.run(t=t)
+    close(recording.out(), timestep_embedding(t, 320), 1e-3)
+
+
+@cuda
+def test_runs_may_be_begun_before_others_have_ended():
+    def work(r):
+        x = r.array(64)
+        return {"x": x, "out": r.add(x, x)}
+
+    recording, outs = Recording(mx.float16, [], work), []
+    x = mx.ones((64,), dtype=mx.float16)
+    for _ in range(8):  # each begins with what the one before it gives
+        recording.run(x=x)
+        x = recording.out()
+        outs.append(x)
+    assert [out[5].item() for out in outs] == [2.0**i for i in range(1, 9)]
 
 
 def filled(model: nn.Module, dtype: mx.Dtype) -> nn.Module:

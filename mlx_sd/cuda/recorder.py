@@ -1,20 +1,15 @@
-"""Recording a network's work, once, to be repeated as one CUDA graph.
-
-MLX needs 10 to 70 µs of a CPU's time for each operation that it starts, and a network
-has hundreds; a graph needs them once. All it touches stays in place: weights, which
-are MLX's arrays, and an arena for inputs, outputs and what is computed between.
-"""
+"""The operations of a network that is being recorded; see recording.py."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import mlx.core as mx
 
-from .arrays import Arena, Array, Buffer, View, addresses
+from .arrays import Arena, Array, Buffer, View
 from .blas import Product
 from .dnn import convolution, scaled_attention
-from .driver import WORKSPACE, CudaError, Graph, Kernels, Stream, kernels, pointer
+from .driver import WORKSPACE, CudaError, Kernels, Stream, kernels, pointer
 
 TYPES = {mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
 _SCORES = 4096  # rows of queries at a time in wide_attention
@@ -53,6 +48,10 @@ class Recorder:
         """From here on, capture: in memory at `base`, on a stream."""
         self.arena, self.base, self._stream = Arena(), base, stream
         self._kernels = kernels("kernels", TYPES[self.dtype])
+
+    def signal(self, name: str, word: int) -> None:
+        """Wait until MLX's stream "says" the word at an address, or say it: `hear`."""
+        self._launch(name, (1, 1, 1), 1, 0, pointer(word))
 
     def array(self, *shape: int, bytes: int = 2) -> Buffer:
         return Buffer(self.arena, self.base, shape, bytes)
@@ -333,55 +332,3 @@ class Recorder:
     ) -> None:
         if self._stream is not None and self._kernels is not None:
             self._kernels[name].launch(self._stream, grid, threads, shared, *args)
-
-
-class Recording:
-    """A network's work in a graph, and its memory."""
-
-    def __init__(
-        self,
-        dtype: mx.Dtype,
-        parameters: Sequence[mx.array],
-        work: Callable[[Recorder], dict[str, Array]],
-    ):
-        """
-        Args:
-            parameters: evaluated arrays that the work refers to.
-            work: the operations; returns the arrays that are seen from outside.
-        """
-        self._parameters = list(parameters)
-        self._places = addresses(self._parameters)
-        weights = {
-            id(a): at for a, at in zip(self._parameters, self._places, strict=True)
-        }
-        recorder, self._stream = Recorder(dtype, weights), Stream()
-        work(recorder)
-        size = 0
-        while size < recorder.arena.top:  # a library may ask for more than we thought
-            size = recorder.arena.top
-            self._memory = mx.zeros((size,), dtype=mx.uint8)
-            mx.eval(self._memory)
-            (base,) = addresses([self._memory])
-            # Done once, so that the libraries load their kernels before the capture.
-            recorder.record(base, self._stream)
-            work(recorder)
-            self._stream.synchronize()
-        self._stream.begin_capture()
-        try:
-            recorder.record(base, self._stream)
-            self.arrays = work(recorder)
-        finally:
-            self._graph: Graph = self._stream.end_capture()
-
-    @property
-    def bytes(self) -> int:
-        return self._memory.nbytes
-
-    def stale(self) -> bool:
-        """Whether a weight has been moved, as MLX does when it is read from a CPU."""
-        return addresses(self._parameters) != self._places
-
-    def run(self) -> None:
-        """Do the work, to its end."""
-        self._graph.launch()
-        self._stream.synchronize()

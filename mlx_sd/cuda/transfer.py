@@ -1,56 +1,82 @@
-"""Between MLX's arrays and those of a recording."""
+"""Between MLX's arrays and those of a recording, in MLX's stream.
+
+The recording has a stream of its own. Each side waits on the device for the other's
+word, which lies at an address: nobody on the CPU waits for either.
+"""
 
 import math
 from functools import cache
 
 import mlx.core as mx
 
+from ..kernels.jit import cuda_kernel
+
 _THREADS = 256
+_NOTHING = (16,)  # bytes that tell only order; 8 and fewer MLX shares with the CPU
 
 
 @cache
 def _kernel(name: str, inputs: tuple[str, ...], body: str):
     index = "const size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x;"
-    return mx.fast.cuda_kernel(
-        name=f"mlx_sd_{name}",
-        input_names=inputs,
-        output_names=["out"],
-        source=f"{index} if (i < N) {{ {body} }}",
-    )
+    return cuda_kernel(name, inputs, ["out"], f"{index} if (i < N) {{ {body} }}")
 
 
 @cache
 def _place(address: int) -> mx.array:
-    return mx.array([address], dtype=mx.uint64)
+    # Computed, since what is made from Python's numbers lies where a CPU reaches it.
+    place = mx.array([address, 0], dtype=mx.uint64) + mx.array(0, dtype=mx.uint64)
+    mx.eval(place)
+    return place
 
 
-def put(values: list[tuple[mx.array, int]]) -> None:
-    """Copy arrays to addresses; done on return."""
+def put(values: list[tuple[mx.array, int]], word: int) -> None:
+    """Begin to copy arrays to addresses, and then to say so."""
     kernel = _kernel("put", ("x", "at"), "((T*)at[0])[i] = x[i]; if (!i) out[0] = 0;")
-    done = []
-    for array, address in values:
-        (out,) = kernel(
+    done = [
+        kernel(
             inputs=[array, _place(address)],
             template=[("T", array.dtype), ("N", array.size)],
-            output_shapes=[(1,)],
+            output_shapes=[_NOTHING],
             output_dtypes=[mx.uint8],
             grid=(-(-array.size // _THREADS) * _THREADS, 1, 1),
             threadgroup=(_THREADS, 1, 1),
-        )
-        done.append(out)
-    mx.eval(done)
+        )[0]
+        for array, address in values
+    ]
+    names = tuple(f"done{i}" for i in range(len(done)))
+    say = "__threadfence(); atomicExch((unsigned*)at[0], 1u); out[0] = 0;"
+    inputs = [*done, _place(word)]
+    mx.async_eval(_alone(f"say{len(done)}", (*names, "at"), say, inputs))
 
 
-def get(address: int, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-    """A copy of what lies at an address; done on return."""
+def get(address: int, shape: tuple[int, ...], dtype: mx.Dtype, word: int) -> mx.array:
+    """A copy of what lies at an address, begun once the other side has said so."""
+    heard = "while (atomicCAS((unsigned*)at[0], 1u, 0u) != 1u) __nanosleep(500);"
+    body = f"{heard} __threadfence(); out[0] = 0;"
+    turn = _alone("hear", ("at",), body, [_place(word)])
     size = math.prod(shape)
-    (out,) = _kernel("get", ("at",), "out[i] = ((const T*)at[0])[i];")(
-        inputs=[_place(address)],
+    (out,) = _kernel("get", ("at", "turn"), "out[i] = ((const T*)at[0])[i];")(
+        inputs=[_place(address), turn],
         template=[("T", dtype), ("N", size)],
         output_shapes=[shape],
         output_dtypes=[dtype],
         grid=(-(-size // _THREADS) * _THREADS, 1, 1),
         threadgroup=(_THREADS, 1, 1),
     )
-    mx.eval(out)
+    mx.async_eval(out)  # now: the next run writes to the same place
+    return out
+
+
+def _alone(
+    name: str, names: tuple[str, ...], body: str, inputs: list[mx.array]
+) -> mx.array:
+    """What one thread does, after what its inputs come from."""
+    (out,) = _kernel(name, names, body)(
+        inputs=inputs,
+        template=[("N", 1)],
+        output_shapes=[_NOTHING],
+        output_dtypes=[mx.uint8],
+        grid=(1, 1, 1),
+        threadgroup=(1, 1, 1),
+    )
     return out

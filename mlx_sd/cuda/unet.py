@@ -12,11 +12,11 @@ from mlx.utils import tree_flatten
 from ..models.unet import Block, SpatialTransformer, TransformerLayer, UNet
 from ..nn.attention import Attention
 from ..nn.compact import Compact
-from . import transfer
-from .arrays import Array, View
+from .arrays import Array, Snapshot, View
 from .blocks import conv, mlp, norm, res_block
-from .driver import CudaError, available
-from .recorder import TYPES, Recorder, Recording
+from .driver import CudaError, Stream, available
+from .recorder import TYPES, Recorder
+from .recording import Recording
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +120,11 @@ class Weights:
             if "skip" in block.res
         }
         mx.eval(self.emb_bias, *self.skip_bias.values())
-        self._seen = arrays(unet)
+        self._seen = Snapshot(unet)
 
     def unchanged(self) -> bool:
         """Whether the network's arrays are still those that were recorded."""
-        pairs = zip(arrays(self.unet), self._seen, strict=True)
-        return all(now is then for now, then in pairs)
+        return self._seen.unchanged()
 
     def _fuse(self, attention: Attention, parts: tuple[str, ...]) -> None:
         linears = [(attention[part], "weight") for part in parts]
@@ -163,8 +162,9 @@ class RecordedUNet:
         self._shapes = x.shape, context.shape
         self._context: mx.array | None = None
         parameters = self._weights.arrays()
-        self._text = Recording(x.dtype, parameters, self._record_text)
-        self._step = Recording(x.dtype, parameters, self._record_step)
+        stream = Stream()
+        self._text = Recording(x.dtype, parameters, self._record_text, stream)
+        self._step = Recording(x.dtype, parameters, self._record_step, stream)
 
     def serves(self, x: mx.array, context: mx.array) -> bool:
         """Whether it was made for such arrays, and the weights are where they were."""
@@ -179,19 +179,14 @@ class RecordedUNet:
     ) -> mx.array:
         if context is not self._context:
             self._set_text(context, vector)
-        places = self._step.arrays
-        transfer.put([(x, places["x"].at), (t.astype(mx.float32), places["t"].at)])
-        self._step.run()
-        out = places["out"]
-        return transfer.get(out.at, tuple(out.shape), self._dtype)
+        self._step.run(x=x, t=t.astype(mx.float32))
+        return self._step.out()
 
     def _set_text(self, context: mx.array, vector: mx.array | None) -> None:
-        places = self._text.arrays
-        values = [(context.astype(self._dtype), places["context"].at)]
+        values = {"context": context.astype(self._dtype)}
         if vector is not None:
-            values.append((vector.astype(self._dtype), places["vector"].at))
-        transfer.put(values)
-        self._text.run()
+            values["vector"] = vector.astype(self._dtype)
+        self._text.run(**values)
         self._context = context
 
     def _record_text(self, r: Recorder) -> dict[str, Array]:
