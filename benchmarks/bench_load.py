@@ -14,7 +14,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from processes import main, run
 
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 from mlx_sd.quantize import parse_rules
 
 CASES = (  # (computes in, holds weights in)

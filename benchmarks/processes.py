@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,10 @@ from typing import Any, NamedTuple
 from common import commit, versions
 
 from mlx_sd import backend
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import seeded  # noqa: E402
+from process import peak as peak_memory  # noqa: E402
 
 Job = Callable[..., Any]  # takes strings, returns what JSON can hold
 
@@ -48,10 +51,10 @@ def main(
     """
     if sys.argv[1:2] == ["--measure"]:
         (job,) = (job for job in jobs if job.__name__ == sys.argv[2])
-        before, start = _peak(), time.perf_counter()
+        before, start = peak_memory(), time.perf_counter()
         returned = job(*sys.argv[3:])
         seconds = time.perf_counter() - start
-        print(json.dumps(Figures(seconds, returned, before, _peak())))
+        print(json.dumps(Figures(seconds, returned, before, peak_memory())))
         return
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("file", nargs="?", help="an SD 1.5 file in float16")
@@ -66,15 +69,7 @@ def main(
         report(path, options)
 
 
-def _peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def seeded_checkpoint(folder: str) -> str:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import seeded
-
     path = Path(folder) / "sd15.safetensors"
     seeded.save(path, seeded.sd1_shapes())
     return str(path)

@@ -41,7 +41,7 @@ def convert(
     Raises: ConfigError for arguments that make no sense; CheckpointError if the source
         cannot be read or the destination not be written.
     """
-    from ..load import open_source  # which itself imports modules of this package
+    from ..opening import open_source  # which itself imports modules of this package
     from .conversion import convert_source
     from .destination import destination
 

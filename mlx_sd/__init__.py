@@ -1,13 +1,18 @@
 """Stable Diffusion on MLX."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from . import backend
 
 backend.setup()  # before anything computes
 
 from ._version import __version__  # noqa: E402
-from .errors import CheckpointError, ConfigError, SDError  # noqa: E402
-from .pipeline import Picture, Pipeline, Progress, load  # noqa: E402
-from .request import Request  # noqa: E402
+
+if TYPE_CHECKING:
+    from .errors import CheckpointError, ConfigError, SDError
+    from .pipeline import Picture, Pipeline, Progress, load
+    from .request import Request
 
 __all__ = [
     "CheckpointError",
@@ -20,3 +25,19 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+# Each is imported when first asked for, so that `mlx-sd --help` need not wait for all.
+_HOMES = {
+    "errors": ("CheckpointError", "ConfigError", "SDError"),
+    "pipeline": ("Picture", "Pipeline", "Progress", "load"),
+    "request": ("Request",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -1,5 +1,6 @@
 """The device MLX runs on: its BLAS, memory limits, number type and description."""
 
+import ctypes
 import functools
 import logging
 import os
@@ -79,6 +80,22 @@ def frugal() -> Iterator[None]:
         yield
     finally:
         mx.set_cache_limit(before)
+
+
+def trim() -> None:
+    """Give all freed memory back to the system.
+
+    MLX keeps some of it for reuse; and glibc keeps what lies below memory in use, which
+    after a quantised UNet was two thirds of its size.
+    """
+    mx.clear_cache()
+    if sys.platform == "linux" and hasattr(_libc(), "malloc_trim"):  # musl has none
+        _libc().malloc_trim(0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def blas() -> Blas:

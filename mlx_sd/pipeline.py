@@ -23,8 +23,8 @@ from .denoiser import Denoiser, Relay
 from .embeddings import Embeddings
 from .errors import ConfigError, unknown
 from .image import save, to_pil
-from .load import DEMO, open_model, open_refiner
 from .metadata import model_hash_later, parameters
+from .opening import DEMO, open_model, open_refiner
 from .quantize import parse_rules
 from .request import SIZES, Request, Resolved
 from .sampling.samplers import SAMPLERS
@@ -153,7 +153,6 @@ class Pipeline(Stage):
         if self.low_memory or not keep:
             for stage, _ in stages:
                 stage.release()
-            mx.clear_cache()
 
         for single, latent in zip(requests, latents, strict=True):
             image = self.decode(latent)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from . import backend
 from .caching import Cache
 from .convert.type_rules import TypeRules
 from .cuda.unet import FastUNet
@@ -91,6 +92,7 @@ class Stage:
         """Let go of the UNet, which is read again when needed."""
         self._models.pop("unet", None)
         self._unet = None
+        backend.trim()
 
     def prompts(self, request: Resolved) -> Prompts:
         """The prompts of a resolved request at each step, encoded.
@@ -107,8 +109,8 @@ class Stage:
             negative.texts() if avoided else [], request, negative=True
         )
         self._texts = {key: self._texts[key] for key in list(self._texts)[-_KEPT:]}
-        for encoder in self.family.texts:
-            self._models.pop(encoder, None)
+        if [self._models.pop(encoder, None) for encoder in self.family.texts]:
+            backend.trim()
         return Prompts(positive, negative, wanted, unwanted)
 
     def _conditions(
@@ -177,4 +179,5 @@ class Stage:
     def _model(self, part: str) -> nn.Module:
         if part not in self._models:
             self._models[part] = self.source.build(part, self.dtype, self.types)
+            backend.trim()  # after what is needed to quantise
         return self._models[part]

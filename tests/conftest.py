@@ -13,7 +13,7 @@ from digest import digests
 from loaded import load_once
 from safetensors.numpy import save_file
 
-from mlx_sd.load import open_model
+from mlx_sd.opening import open_model
 
 
 @pytest.fixture(autouse=True)

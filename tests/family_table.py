@@ -20,7 +20,7 @@ import numpy as np
 from checkpoints import hollow
 
 from mlx_sd.defaults import defaults
-from mlx_sd.load import OPTIONS, open_source
+from mlx_sd.opening import OPTIONS, open_source
 from mlx_sd.sampling.prediction import PREDICTIONS
 from mlx_sd.source import Source
 

@@ -19,7 +19,7 @@ from checkpoints import hollow
 
 from mlx_sd import SDError
 from mlx_sd.build import outline
-from mlx_sd.load import OPTIONS, open_source
+from mlx_sd.opening import OPTIONS, open_source
 from mlx_sd.source import Source
 
 Given = dict[str, Path]  # the options of open_source, "" for the model itself

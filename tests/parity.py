@@ -17,7 +17,7 @@ import seeded
 from PIL import Image
 
 from mlx_sd import Pipeline, Request, backend, load
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 from mlx_sd.source import Source
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from mlx_sd import backend, bench
 from mlx_sd.cli import main
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 
 
 @pytest.mark.parametrize(

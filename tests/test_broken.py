@@ -7,7 +7,7 @@ import seeded
 from checkpoints import hollow
 from refusal import failure
 
-from mlx_sd.load import open_model, open_source
+from mlx_sd.opening import open_model, open_source
 
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
 CONV = UNET + "input_blocks.2.0.in_layers.2.weight"

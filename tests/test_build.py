@@ -16,9 +16,9 @@ from mlx_sd.convert.ggml.packed import PACKABLE
 from mlx_sd.convert.ggml.quantize import QUANTIZERS
 from mlx_sd.convert.layouts import CONV
 from mlx_sd.convert.readers import Entry
-from mlx_sd.load import open_source
 from mlx_sd.nn.compact import Compact, CompactLinear
 from mlx_sd.nn.linear import Linear
+from mlx_sd.opening import open_source
 from mlx_sd.quantize import hold, parse_rules
 
 PARTS = ("unet", "vae", "clip_l")

@@ -10,8 +10,8 @@ from parity import error, nchw, nhwc
 
 from mlx_sd import ConfigError, Request
 from mlx_sd.caching import CACHES, DeepCache, Spectrum, UCache, options
-from mlx_sd.load import open_source
 from mlx_sd.models.unet import Deep
+from mlx_sd.opening import open_source
 from mlx_sd.sampling.prediction import Eps
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mlx_sd import Request, __version__
-from mlx_sd.cli import main
+from mlx_sd.cli import COMMANDS, main
 
 PROMPT = "a red house and a green tree under a night sky"
 QUICK = ["generate", "-p", PROMPT, "--steps", "2", "-W", "64", "-H", "64"]
@@ -32,6 +32,23 @@ def opened(path) -> Image.Image:
 
 def pixels(path) -> np.ndarray:
     return np.asarray(opened(path))
+
+
+def test_the_overview_shows_each_commands_own_first_line():
+    for name, line in COMMANDS.items():
+        command = main.get_command(None, name)
+        assert command.help.split("\n\n")[0].replace("\n", " ") == line, name
+
+
+def test_the_overview_comes_without_what_painting_needs():
+    code = (
+        "import sys, mlx_sd.cli\n"
+        "mlx_sd.cli.main(['--help'], standalone_mode=False)\n"
+        "print({'numpy', 'PIL', 'tqdm', 'mlx_sd.pipeline'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage") and done.stdout.endswith("\nset()\n")
 
 
 def test_generate_writes_a_picture_and_prints_its_path(tmp_path):

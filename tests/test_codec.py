@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from mlx_sd import ConfigError, Request, SDError, load
 from mlx_sd.codec import Codec
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 from mlx_sd.quantize import parse_rules
 
 GOLDEN = np.load(Path(__file__).parent / "golden/vae_small.npz")

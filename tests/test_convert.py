@@ -25,7 +25,7 @@ from mlx_sd.convert.readers import read_file
 from mlx_sd.convert.single import single_file
 from mlx_sd.convert.type_rules import TypeRules
 from mlx_sd.errors import ConfigError
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 from mlx_sd.source import Source
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,7 +11,7 @@ from mlx_sd.demo.captions import describe
 from mlx_sd.demo.painter import render
 from mlx_sd.demo.scenes import stream
 from mlx_sd.demo.score import read
-from mlx_sd.load import DEMO
+from mlx_sd.opening import DEMO
 
 
 @pytest.fixture(scope="module")

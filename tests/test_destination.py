@@ -20,7 +20,7 @@ from mlx_sd import CheckpointError
 from mlx_sd.cli import main
 from mlx_sd.convert import convert
 from mlx_sd.convert.writers import file as writing
-from mlx_sd.load import DEMO
+from mlx_sd.opening import DEMO
 
 ROOT = Path(__file__).parents[1]
 ARRAYS = {"a.weight": np.ones((64, 64), np.float32), "a.bias": np.ones(64, np.float32)}

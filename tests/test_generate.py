@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from mlx_sd import Request, load
 from mlx_sd.cli import main
-from mlx_sd.load import DEMO
 from mlx_sd.metadata import read
+from mlx_sd.opening import DEMO
 from mlx_sd.sampling.samplers import SAMPLERS
 from mlx_sd.sampling.schedules import SCHEDULES
 from mlx_sd.source import Source

@@ -13,7 +13,7 @@ from hostile import calls, examine
 from process import HERE, python
 
 from mlx_sd import CheckpointError
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 
 FINDINGS = sorted((HERE / "fuzz/findings").iterdir())
 

@@ -16,7 +16,7 @@ from huggingface_hub import constants, file_download
 
 from mlx_sd import CheckpointError
 from mlx_sd.hub import fetch, is_repo_id
-from mlx_sd.load import open_model
+from mlx_sd.opening import open_model
 
 REPO = "painter/model"
 WEIGHTS = [

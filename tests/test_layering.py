@@ -22,7 +22,7 @@ _ORDER = (
     ),
     ("training",),
     ("source",),
-    ("load", "request", "defaults"),
+    ("opening", "request", "defaults"),
     ("metadata", "codec", "canvas"),
     ("start",),
     ("denoiser",),

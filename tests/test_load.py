@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from mlx_sd import CheckpointError
 from mlx_sd.cli import main
 from mlx_sd.defaults import defaults
-from mlx_sd.load import open_model, open_source
+from mlx_sd.opening import open_model, open_source
 from mlx_sd.tokenizers import ClipTokenizer
 
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
@@ -148,7 +148,7 @@ import sys, time
 import mlx.core as mx
 from process import peak
 from mlx.utils import tree_flatten
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 
 before, start = peak(), time.process_time()
 source = open_source(sys.argv[1])

@@ -13,7 +13,7 @@ from checkpoints import hollow
 from mlx_sd import CheckpointError, ConfigError
 from mlx_sd.convert.readers import read_file
 from mlx_sd.defaults import defaults
-from mlx_sd.load import DEMO, open_model
+from mlx_sd.opening import DEMO, open_model
 from mlx_sd.sampling.prediction import PREDICTIONS
 from mlx_sd.source import Source
 

@@ -9,7 +9,7 @@ from digest import digests
 from safetensors.numpy import save_file
 
 from mlx_sd import CheckpointError
-from mlx_sd.load import open_model, open_source
+from mlx_sd.opening import open_model, open_source
 
 UNET, VAE, TEXT = seeded.UNET, seeded.VAE, seeded.TEXT
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

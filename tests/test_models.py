@@ -6,7 +6,7 @@ import mlx.core as mx
 import parity
 import pytest
 
-from mlx_sd.load import open_source
+from mlx_sd.opening import open_source
 
 # Relative errors. float16 rounds at 5e-4 and there are dozens of layers.
 BOUNDS = {mx.float32: 1e-4, mx.float16: 1e-2}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mlx_sd
-from mlx_sd.load import DEMO
+from mlx_sd.opening import DEMO
 from mlx_sd.sampling.noise import Philox
 
 diffusers = pytest.importorskip("diffusers", exc_type=ImportError)

@@ -18,7 +18,7 @@ from mlx_sd.convert.detect import identify
 from mlx_sd.convert.dtypes import DTYPES
 from mlx_sd.convert.readers import read_file
 from mlx_sd.folder import choose_weights
-from mlx_sd.load import open_model
+from mlx_sd.opening import open_model
 
 GOLDEN = Path(__file__).parent / "golden"
 UNET, TEXT = seeded.UNET, seeded.TEXT

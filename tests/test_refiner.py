@@ -13,7 +13,7 @@ import mlx_sd
 from mlx_sd.cli import main
 from mlx_sd.denoiser import Denoiser
 from mlx_sd.errors import CheckpointError, ConfigError
-from mlx_sd.load import DEMO
+from mlx_sd.opening import DEMO
 from mlx_sd.stage import Stage
 
 SIZE = {"width": 64, "height": 64}

@@ -9,8 +9,8 @@ import small_families
 import mlx_sd
 from mlx_sd.errors import ConfigError
 from mlx_sd.families.sd2 import probe
-from mlx_sd.load import open_source
 from mlx_sd.models.unet import UNetConfig
+from mlx_sd.opening import open_source
 
 
 class Answer:

@@ -10,7 +10,7 @@ import mlx_sd
 from mlx_sd.defaults import defaults
 from mlx_sd.errors import CheckpointError
 from mlx_sd.families import FAMILIES, Conditioning, PictureSizes
-from mlx_sd.load import open_model, open_source
+from mlx_sd.opening import open_model, open_source
 
 
 @pytest.fixture(scope="module")

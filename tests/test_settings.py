@@ -18,7 +18,7 @@ from mlx_sd.convert.rules import MARKERS
 from mlx_sd.convert.single import single_file
 from mlx_sd.convert.type_rules import TypeRules
 from mlx_sd.convert.writers.settings import settings
-from mlx_sd.load import DEMO, open_model
+from mlx_sd.opening import DEMO, open_model
 from mlx_sd.sampling.levels import EdmLevels
 from mlx_sd.source import Source
 

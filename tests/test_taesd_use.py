@@ -17,7 +17,7 @@ from test_taesd import GOLDEN, REAL
 
 from mlx_sd import CheckpointError, ConfigError, Request, load
 from mlx_sd.cli import main
-from mlx_sd.load import open_model, open_source
+from mlx_sd.opening import open_model, open_source
 
 REQUEST = Request("a", width=64, height=64, seed=1)
 

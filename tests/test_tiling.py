@@ -15,11 +15,11 @@ from mlx_sd.codec import Codec
 from mlx_sd.convert.detect import as_part
 from mlx_sd.convert.readers import read_file
 from mlx_sd.kernels import cpu
-from mlx_sd.load import open_source
 from mlx_sd.models import vae_bands
 from mlx_sd.nn.bands import Bands
 from mlx_sd.nn.norm import GroupNorm
 from mlx_sd.nn.resample import Downsample, Upsample
+from mlx_sd.opening import open_source
 from mlx_sd.quantize import parse_rules
 from mlx_sd.tiling import Tiling
 

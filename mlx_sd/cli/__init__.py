@@ -1,6 +1,7 @@
 """The command `mlx-sd`: it parses, calls the library, and prints."""
 
 import logging
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -8,12 +9,17 @@ import click
 
 from .._version import __version__
 from ..errors import ConfigError, SDError
-from .bench import bench
-from .convert import convert
-from .generate import generate
-from .info import info
-from .inspect import inspect
-from .metadata import metadata
+
+# Command, in a module of its own name → its first line of help, which is repeated here
+# so that `mlx-sd --help` need not import the whole library.
+COMMANDS = {
+    "bench": "Time the networks at their real sizes, on random weights.",
+    "convert": "Write the model SRC to DST; its path goes to stdout.",
+    "generate": "Paint pictures from a prompt; their paths go to stdout.",
+    "info": "Print versions, device, memory, and the BLAS in use with its speed.",
+    "inspect": "Say what MODEL holds, without reading its tensors.",
+    "metadata": "Say how the picture in FILE was made.",
+}
 
 
 class Cli(click.Group):
@@ -23,6 +29,20 @@ class Cli(click.Group):
     As in stable-diffusion.cpp, options without a command are those of `generate`, and
     `-M convert` is the command `convert`.
     """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(import_module(f".{cmd_name}", __name__), cmd_name)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {name for param in self.get_params(ctx) for name in param.opts}
@@ -61,11 +81,3 @@ class Notices(logging.Handler):
 def main() -> None:
     """Stable Diffusion on MLX: pictures from SD 1.x, 2.x and SDXL checkpoints."""
     logging.getLogger("mlx_sd").handlers = [Notices()]
-
-
-main.add_command(generate)
-main.add_command(inspect)
-main.add_command(convert)
-main.add_command(metadata)
-main.add_command(info)
-main.add_command(bench)

@@ -10,7 +10,7 @@ from ..convert import convert as convert_model
 from ..convert.rules.outgoing import SCHEMES
 from ..convert.type_rules import TYPES
 from ..errors import SDError
-from ..load import OPTIONS
+from ..opening import OPTIONS
 from .options import Choice, part_options, type_options
 
 

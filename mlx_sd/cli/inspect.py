@@ -14,7 +14,7 @@ from ..convert.kinds import tiny
 from ..convert.rules import MARKERS
 from ..defaults import Defaults, defaults
 from ..errors import SDError
-from ..load import open_source
+from ..opening import open_source
 from ..sampling.prediction import PREDICTIONS
 from ..source import Source
 from .options import part_options

@@ -8,7 +8,7 @@ import click
 
 from ..backend import DTYPES
 from ..errors import unknown
-from ..load import OPTIONS
+from ..opening import OPTIONS
 from ..quantize import TYPES
 from ..sampling.prediction import PREDICTIONS
 

@@ -32,7 +32,8 @@ _FLOAT_TYPES = (mx.float32, mx.float16, mx.bfloat16)
 _PACKED = 16
 _MOST_CHANNELS = 1 << 14
 
-_CACHE = 128 << 20  # bytes of freed arrays that MLX keeps
+_CACHE = 256 << 20  # bytes of freed arrays that MLX keeps
+_MMAP_THRESHOLD = -3, 4 << 20  # of malloc.h's mallopt
 
 
 @functools.cache
@@ -47,6 +48,11 @@ def library() -> ctypes.CDLL | None:
         return None
     # Without the arrays that MLX's own convolutions make, less is worth keeping.
     mx.set_cache_limit(_CACHE)
+    # By itself glibc soon takes arrays of up to 32 MB from its heap, where one that is
+    # in use keeps all below it from the system: 0.4 GB while a picture is painted.
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(*_MMAP_THRESHOLD)
     return built
 
 

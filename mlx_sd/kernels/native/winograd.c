@@ -155,7 +155,9 @@ static void winograd_item(void *job, long item) {
 void winograd(struct conv *o, int threads) {
     long tiles = o->batch * tiles_across(o) * tiles_down(o);
     long panels = (o->out_channels + NR - 1) / NR;
-    long items = up((panels + 4) / 5, threads);
+    long most = least(5, (16 << 20) / (4 * GRID * NR) / o->channels);
+    if (most < 1) most = 1;
+    long items = up((panels + most - 1) / most, threads);
     o->columns = (panels + items - 1) / items * NR;
     items = (o->out_channels + o->columns - 1) / o->columns;
     long strips = (tiles + 511) / 512, strip = (tiles + strips - 1) / strips;
