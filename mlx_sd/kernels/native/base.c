@@ -12,7 +12,7 @@ const float zeros[1 << 14];
    hands out, page by page, which takes as long as to compute with it. */
 
 struct block { struct block *next; size_t size; };
-enum { HEADER = 64, LARGE_PAGE = 2 << 20, MOST_KEPT = 96 << 20 };
+enum { HEADER = 64, LARGE_PAGE = 2 << 20, MOST_KEPT = 72 << 20 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block *spare; /* the last that was given first */
 static size_t kept;

@@ -160,7 +160,9 @@ void winograd(struct conv *o, int threads) {
     long items = up((panels + most - 1) / most, threads);
     o->columns = (panels + items - 1) / items * NR;
     items = (o->out_channels + o->columns - 1) / o->columns;
-    long strips = (tiles + 511) / 512, strip = (tiles + strips - 1) / strips;
+    long strip = least(512, (36 << 20) / (4 * GRID) / o->channels);
+    long strips = (tiles + strip - 1) / strip;
+    strip = (tiles + strips - 1) / strips;
     o->step = apart(strip * o->channels);
     o->v = take(GRID * o->step);
     for (o->first = 0; o->first < tiles; o->first += strip) {
