@@ -48,6 +48,11 @@ CASES = {
         ((3, 7), (5, 7)),
         ((1, 130, 320), (333, 320), (333,)),
     ],
+    "norm_conv": [
+        ((2, 9, 11, 32), (48, 3, 3, 32), (48,), (32,), (32,), 32, 1e-5),
+        ((1, 16, 13, 96), (19, 3, 3, 96), None, (96,), (96,), 32, 1e-6),
+        ((3, 5, 7, 40), (8, 3, 3, 40), (8,), (40,), (40,), 4, 1e-5),
+    ],
     "quick_gelu": [((5, 7),), ((1, 77, 3072),)],
     "silu": [((5, 7),), ((2, 65, 1281),)],
     "upsample_conv": [
@@ -55,6 +60,8 @@ CASES = {
         ((1, 7, 13, 5), (3, 3, 3, 5), (3,)),
     ],
 }
+
+WITH_WEIGHTS = ("linear", "conv", "norm_conv", "upsample_conv")
 
 
 def arguments(case: tuple, dtype: mx.Dtype, weights: mx.Dtype) -> list:
@@ -97,7 +104,7 @@ def test_variants_agree_with_the_reference(name, dtype):
 
 
 @pytest.mark.parametrize("weights", [mx.float16, mx.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["linear", "conv", "upsample_conv"])
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_weights_may_be_of_another_type(name, weights):
     for case in CASES[name]:
         args = arguments(case, mx.float32, weights)
@@ -119,7 +126,7 @@ def test_what_is_no_number_stays_so(name, weights):
             broken = np.array(value)
             broken.reshape(-1)[broken.size // 2] = np.nan
             given = [mx.array(broken) if j == i else a for j, a in enumerate(args)]
-            if name in ("linear", "conv", "upsample_conv"):
+            if name in WITH_WEIGHTS:
                 given[1] = given[1].astype(weights)
             lost = mx.isnan(OPERATIONS[name].reference(*given))
             ours = mx.isnan(OPERATIONS[name](*given))
@@ -143,11 +150,12 @@ def test_the_first_variant_that_fits_is_chosen():
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
-@pytest.mark.parametrize("name", ["linear", "conv", "upsample_conv"])
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_weights_may_be_packed(name, bits):
     shape = {"linear": (65, 96)}.get(name, (19, 3, 3, 32))
-    x, weight, bias = arguments(
-        ((2, 9, 11, shape[-1]), shape, shape[:1]), mx.float32, mx.float32
+    norm = ((32,), (32,), 8, 1e-5) if name == "norm_conv" else ()
+    x, weight, bias, *more = arguments(
+        ((2, 9, 11, shape[-1]), shape, shape[:1], *norm), mx.float32, mx.float32
     )
     words, *scales = mx.quantize(weight.reshape(len(weight), -1), 32, bits)
     packed = Packed(words, *(a.astype(mx.float16) for a in scales), weight.shape)
@@ -155,9 +163,9 @@ def test_weights_may_be_packed(name, bits):
     values = mx.dequantize(
         words, *(a.astype(mx.float32) for a in packed[1:3]), 32, bits
     )
-    expected = OPERATIONS[name].reference(x, values.reshape(weight.shape), bias)
+    expected = OPERATIONS[name].reference(x, values.reshape(weight.shape), bias, *more)
     for run in (OPERATIONS[name], OPERATIONS[name].reference):
-        assert error(run(x, packed, bias), expected) < BOUNDS[mx.float32]
+        assert error(run(x, packed, bias, *more), expected) < BOUNDS[mx.float32]
 
 
 on_cpu = pytest.mark.skipif(backend() != "cpu", reason="kernels of the CPU")

@@ -33,6 +33,11 @@ linear = Operation(
     Variant("cpu", cpu.linear_fits, cpu.linear),
     Variant("metal", packed.packed_linear_fits, packed.packed_linear),
 )
+norm_conv = Operation(
+    reference.norm_conv,
+    Variant("cpu", cpu.norm_conv_fits, cpu.norm_conv),
+    Variant("metal", metal.norm_conv_fits, metal.norm_conv),
+)
 quick_gelu = Operation(reference.quick_gelu, Variant("cpu", cpu.ready, cpu.quick_gelu))
 silu = Operation(reference.silu, Variant("cpu", cpu.ready, cpu.silu))
 upsample_conv = Operation(

@@ -115,8 +115,10 @@ _Conv = _struct(
     biases=_Pointer,
     **_longs(
         "batch height width channels high wide stride padding"
-        " out_height out_width out_channels twice"
+        " out_height out_width out_channels"
     ),
+    table=_Pointer,
+    **_longs("twice"),
     **_longs("columns rows"),
     v=_Pointer,
     **_longs("first count step"),
@@ -217,12 +219,47 @@ def conv(
     channels, high, wide, _ = weight.shape
     out_height = (H + 2 * padding - high) // stride + 1
     out_width = (W + 2 * padding - wide) // stride + 1
-    plain = (high, wide, stride, padding) == (3, 3, 1, 1)
-    # Of a few pixels, four by four have less to do than their weights to be turned.
-    fast = plain and C % 16 == 0 and H * W > 64
+    fast = (high, wide, stride, padding) == (3, 3, 1, 1) and _winograd_fits(x)
     shape = (B, out_height, out_width, channels)
     window = {"high": high, "wide": wide, "stride": stride, "padding": padding}
     return _conv("winograd" if fast else "conv", shape, x, weight, bias, window)
+
+
+def _winograd_fits(x: mx.array) -> bool:
+    _, H, W, C = x.shape
+    # Of a few pixels, four by four have less to do than their weights to be turned.
+    return C % 16 == 0 and H * W > 64
+
+
+def norm_conv_fits(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None,
+    scale: mx.array,
+    shift: mx.array,
+    groups: int,
+    eps: float,
+) -> bool:
+    return conv_fits(x, weight)
+
+
+def norm_conv(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None,
+    scale: mx.array,
+    shift: mx.array,
+    groups: int,
+    eps: float,
+) -> mx.array:
+    """The normalised map is never in memory, where Winograd's tiles can be of it."""
+    if not _winograd_fits(x):
+        return conv(group_norm(x, scale, shift, groups, eps, silu=True), weight, bias)
+    B, H, W, C = x.shape
+    how, arrays = _norm(x, scale, shift, groups, eps)
+    table = _call("group_table", _Norm, (B, 2, C), 2 * x.size, **arrays, **how)
+    shape = (B, H, W, weight.shape[0])
+    return _conv("winograd", shape, x, weight, bias, {}, table=table)
 
 
 def upsample_conv_fits(
@@ -260,10 +297,11 @@ def _conv(
     weight: Weight,
     bias: mx.array | None,
     how: dict[str, int],
+    **arrays: mx.array,
 ) -> mx.array:
     B, H, W, C = x.shape
     _, out_height, out_width, channels = shape
-    arrays = {"x": x}
+    arrays["x"] = x
     if bias is not None:
         arrays["bias"] = bias.astype(mx.float32)
     if isinstance(weight, Packed):
@@ -294,11 +332,17 @@ def group_norm(
     eps: float,
     silu: bool = False,
 ) -> mx.array:
+    how, arrays = _norm(x, weight, bias, groups, eps)
+    return _call("group_norm", _Norm, x.shape, 4 * x.size, **arrays, **how, silu=silu)
+
+
+def _norm(
+    x: mx.array, weight: mx.array, bias: mx.array, groups: int, eps: float
+) -> tuple[dict[str, float], dict[str, mx.array]]:
     B, H, W, C = x.shape
     how = {"batch": B, "pixels": H * W, "channels": C, "groups": groups, "eps": eps}
     scale, shift = weight.astype(mx.float32), bias.astype(mx.float32)
-    arrays = {"x": x, "weight": scale, "bias": shift}
-    return _call("group_norm", _Norm, x.shape, 4 * x.size, **arrays, **how, silu=silu)
+    return how, {"x": x, "weight": scale, "bias": shift}
 
 
 def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:

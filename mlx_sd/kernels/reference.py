@@ -86,6 +86,19 @@ def group_norm(
     return (nn.silu(y) if silu else y).astype(x.dtype)
 
 
+def norm_conv(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None,
+    scale: mx.array,
+    shift: mx.array,
+    groups: int,
+    eps: float,
+) -> mx.array:
+    """Group norm by `scale` and `shift`, SiLU, and a 3x3 convolution."""
+    return conv(group_norm(x, scale, shift, groups, eps, silu=True), weight, bias)
+
+
 def _group_means(x: mx.array, groups: int) -> mx.array:
     """(B, H, W, C) → (B, 1, 1, C), equal within a group"""
     B, _, _, C = x.shape

@@ -295,4 +295,4 @@ class UNet(nn.Module):
                 # A size that no power of two divides was rounded up on the way down.
                 h = level.upsample(h, size=skips[-1].shape[1:3])
 
-        return self.conv_out(self.norm_out(h, silu=True))
+        return self.norm_out.into(self.conv_out, h)

@@ -72,12 +72,9 @@ class Level(nn.Module):
             for i in range(blocks)
         ]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        for block in self.res:
-            x = block(x)
-        if "resample" in self:
-            x = self.resample(x)
-        return x
+    def layers(self) -> list[nn.Module]:
+        """In running order."""
+        return [*self.res, *([self.resample] if "resample" in self else [])]
 
 
 class Encoder(nn.Module):
@@ -98,8 +95,9 @@ class Encoder(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         x = self.conv_in(x)
         for level in self.levels:
-            x = level(x)
-        return self.conv_out(self.norm_out(self.mid(x), silu=True))
+            for layer in level.layers():
+                x = layer(x)
+        return self.norm_out.into(self.conv_out, self.mid(x))
 
 
 class Decoder(nn.Module):
@@ -122,11 +120,12 @@ class Decoder(nn.Module):
     def __call__(self, z: mx.array) -> mx.array:
         x = self.mid(self.conv_in(z))
         for level in reversed(self.levels):
-            x = level(x)
+            for layer in level.layers():
+                x = layer(x)
             # Maps grow fourfold from level to level: without this, MLX holds those of
             # several levels at once.
             mx.eval(x)
-        return self.conv_out(self.norm_out(x, silu=True))
+        return self.norm_out.into(self.conv_out, x)
 
 
 class AutoencoderKL(nn.Module):

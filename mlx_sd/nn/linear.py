@@ -31,6 +31,10 @@ class Conv2d(nn.Conv2d):
         """(B, H, W, I) → (B, H', W', O)"""
         return kernels.conv(x, self.weight, self.get("bias"), *self._how)
 
+    def held(self) -> mx.array:
+        """The weight as kernels take it."""
+        return self.weight
+
     def upsampling(self, x: mx.array) -> mx.array:
         """As above, of x with each pixel four times; for a size of 3 alone."""
         return kernels.upsample_conv(x, self.weight, self.get("bias"))

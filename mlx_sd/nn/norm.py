@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .. import kernels
+from .linear import Conv2d
 
 
 class GroupNorm(nn.Module):
@@ -21,6 +22,13 @@ class GroupNorm(nn.Module):
         """(B, H, W, C) → (B, H, W, C), with SiLU behind it if `silu`."""
         return kernels.group_norm(
             x, self.weight, self.bias, self._groups, self._eps, silu
+        )
+
+    def into(self, conv: Conv2d, x: mx.array) -> mx.array:
+        """conv(self(x, silu=True)), for a size of 3 and a padding of 1 alone."""
+        weight, bias = conv.held(), conv.get("bias")
+        return kernels.norm_conv(
+            x, weight, bias, self.weight, self.bias, self._groups, self._eps
         )
 
     def of_parts(self, parts: Iterable[mx.array]) -> Callable[[mx.array], mx.array]:

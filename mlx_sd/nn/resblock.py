@@ -30,8 +30,8 @@ class ResBlock(nn.Module):
 
     def __call__(self, x: mx.array, emb: mx.array | None = None) -> mx.array:
         """(B, H, W, C_in), emb (B, D) → (B, H, W, C)"""
-        h = self.conv1(self.norm1(x, silu=True))
+        h = self.norm1.into(self.conv1, x)
         if emb is not None:
             h = h + self.emb(kernels.silu(emb))[:, None, None]
-        h = self.conv2(self.norm2(h, silu=True))
+        h = self.norm2.into(self.conv2, h)
         return h + (self.skip(x) if "skip" in self else x)

@@ -22,6 +22,8 @@ struct conv {
     long batch, height, width, channels; /* of x */
     long high, wide, stride, padding;    /* of the window; a linear layer's is 1x1 */
     long out_height, out_width, out_channels;
+    const float *table; /* NULL, or (batch, 2, channels): winograd alone computes with
+                           SiLU of x times the first plus the second */
     long twice; /* whether x is to have each pixel four times; winograd alone */
     /* how the work is shared: */
     long columns, rows; /* of an item */

@@ -55,7 +55,9 @@ static void scale_item(void *job, long item) {
     }
 }
 
-void group_norm(struct norm *o, int threads) {
+/* Leaves in `sums`, at each picture's first item, what x is to be multiplied with, and
+   what is added then. */
+static void group_sums(struct norm *o, int threads) {
     long C = o->channels, each = C / o->groups, n = o->pixels * each;
     o->rows = up(least(1 << 15, 1 << 20) / C + 1, 1);
     o->blocks = (o->pixels + o->rows - 1) / o->rows;
@@ -81,7 +83,20 @@ void group_norm(struct norm *o, int threads) {
             }
         }
     }
+}
+
+void group_norm(struct norm *o, int threads) {
+    group_sums(o, threads);
     share(scale_item, o, o->batch * o->blocks, threads);
+    give(o->sums);
+}
+
+/* (batch, 2, channels): for winograd.c */
+void group_table(struct norm *o, int threads) {
+    long C = o->channels;
+    group_sums(o, threads);
+    for (long b = 0; b < o->batch; b++)
+        memcpy(o->out + b * 2 * C, o->sums + b * o->blocks * 2 * C, 8 * C);
     give(o->sums);
 }
 

@@ -40,14 +40,18 @@ static void spread_item(void *job, long item) {
     const struct conv *o = job;
     long t = o->first + item, C = o->channels, across = tiles_across(o);
     long x = t % across * 4 - 1, y = t / across % tiles_down(o) * 4 - 1;
-    const float *from[GRID];
-    for (int i = 0; i < GRID; i++)
-        from[i] = pixel(o, t / across / tiles_down(o), y + i / 6, x + i % 6);
+    long b = t / across / tiles_down(o);
+    const float *from[GRID], *scale = o->table ? o->table + b * 2 * C : NULL;
+    for (int i = 0; i < GRID; i++) from[i] = pixel(o, b, y + i / 6, x + i % 6);
     for (long c = 0; c < C; c += VL) {
         vec d[6][6], v[6];
         for (int j = 0; j < 6; j++) {
             vec column[6];
-            for (int i = 0; i < 6; i++) column[i] = AT(from[6 * i + j] + c);
+            for (int i = 0; i < 6; i++) {
+                column[i] = AT(from[6 * i + j] + c);
+                if (scale && from[6 * i + j] != zeros)
+                    column[i] = silu(column[i] * AT(scale + c) + AT(scale + C + c));
+            }
             spread6(column, v);
             for (int i = 0; i < 6; i++) d[i][j] = v[i];
         }
