@@ -30,7 +30,7 @@ def test_shell_examples_are_real_commands_and_options(page):
     found = [shlex.split(line, comments=True)[1:] for line in lines if "mlx-sd" in line]
     assert len(found) >= 4
     for name, *args in found:
-        known = {o for p in main.commands[name].params for o in p.opts}
+        known = {o for p in main.get_command(None, name).params for o in p.opts}
         assert {arg for arg in args if arg.startswith("-")} <= known
 
 
