@@ -11,13 +11,13 @@ import statistics
 import time
 
 import numpy as np
-from common import commit, versions
+from common import about
 
-from mlx_sd import Request, backend, load
+from mlx_sd import Request, load
 from mlx_sd.demo.captions import describe
 from mlx_sd.demo.report import summary
 from mlx_sd.demo.scenes import stream
-from mlx_sd.demo.score import score
+from mlx_sd.demo.score import read, score
 
 SETTINGS = (
     (None, ""),
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sampling-method", default="dpm++2m")
     args = parser.parse_args()
-    print(f"{backend.device_name()}; {versions()}; commit {commit()}")
+    print(about())
     print(f"{args.prompts} prompts, {args.steps} steps, {args.sampling_method}\n")
     pipeline = load()
     scenes = [
@@ -65,7 +65,7 @@ def main() -> None:
                 cache_option=option,
             )
             pictures.append(np.asarray(pipeline(request)[0]))
-            found.append(score(pictures[-1], scene, caption))
+            found.append(score(read(pictures[-1]), scene, caption))
         took = time.perf_counter() - start
         plain, seconds = plain or pictures, seconds or took
         near = statistics.median(map(psnr, pictures, plain))

@@ -5,13 +5,17 @@ the same process and takes turns with us, because other work comes and goes.
 """
 
 import argparse
+import datetime
 import importlib.metadata
+import json
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -66,7 +70,7 @@ def finish_torch() -> None:
 
 def report(rows: list[Row], runs: int) -> None:
     """Time the rows, taking turns, and print medians and ratios."""
-    print(f"{backend.device_name()}; {versions()}; commit {commit()}")
+    print(about())
     print(f"BLAS on the CPU: {backend.blas().name}; median of {runs} runs\n")
     print(f"| {'work':34} | mlx-sd, s | diffusers, s | ratio | peak GB |")
     print(f"|{'-' * 36}|----------:|-------------:|------:|--------:|")
@@ -105,6 +109,18 @@ def versions() -> str:
         except importlib.metadata.PackageNotFoundError:
             found.append(f"no {package}")
     return ", ".join(found)
+
+
+def about() -> str:
+    return f"{backend.device_name()}; {versions()}; commit {commit()}"
+
+
+def write_results(name: str, figures: dict[str, Any]) -> Path:
+    """As JSON, dated, in results/."""
+    today = datetime.date.today().isoformat()
+    path = Path(__file__).parent / "results" / f"{name}-{today}.json"
+    path.write_text(json.dumps({"about": about(), **figures}, indent=1) + "\n")
+    return path
 
 
 def commit() -> str:

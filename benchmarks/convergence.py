@@ -6,12 +6,11 @@ a plot with logarithmic axes.
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from chart import chart
 
 from mlx_sd.sampling.levels import scaled_linear
 from mlx_sd.sampling.samplers import SAMPLERS, walk
@@ -67,44 +66,9 @@ def order(errors: list[float]) -> float:
     return -float(np.polyfit(np.log(COUNTS[-FIT:]), np.log(errors[-FIT:]), 1)[0])
 
 
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b")
-SIZE, LEFT, RIGHT, TOP, BOTTOM = (1280, 760), 80, 820, 40, 700
-
-
-def plot(found: dict[str, list[float]]) -> Image.Image:
-    image = Image.new("RGB", SIZE, "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
-    low, high = (f(f(e) for e in found.values()) for f in (min, max))
-    bottom, top = math.floor(math.log10(low)), math.ceil(math.log10(high))
-
-    def across(count: float) -> float:
-        part = math.log(count / COUNTS[0]) / math.log(COUNTS[-1] / COUNTS[0])
-        return LEFT + part * (RIGHT - LEFT)
-
-    def down(value: float) -> float:
-        part = (math.log10(value) - bottom) / (top - bottom)
-        return BOTTOM - part * (BOTTOM - TOP)
-
-    for decade in range(bottom, top + 1):
-        y = down(10.0**decade)
-        draw.line([(LEFT, y), (RIGHT, y)], "#dddddd")
-        draw.text((LEFT - 8, y), f"1e{decade}", "black", font, anchor="rm")
-    for count in COUNTS[1::2]:
-        x = across(count)
-        draw.line([(x, TOP), (x, BOTTOM)], "#dddddd")
-        draw.text((x, BOTTOM + 8), str(count), "black", font, anchor="mt")
-    draw.text((LEFT, TOP - 12), "error, by steps", "black", font, anchor="ls")
-    label = float(TOP)
-    for i, (names, errors) in enumerate(found.items()):
-        colour = COLOURS[i % len(COLOURS)]
-        points = [(across(c), down(e)) for c, e in zip(COUNTS, errors, strict=True)]
-        draw.line(points, colour, 2)
-        label = max(label + 18, points[-1][1])
-        draw.line([points[-1], (RIGHT + 30, label)], colour)
-        first, *others = names.split(", ")
-        text = names if len(others) < 3 else f"{first} and {len(others)} more"
-        draw.text((RIGHT + 36, label), text, colour, font, anchor="lm")
-    return image
+def _short(names: str) -> str:
+    first, *others = names.split(", ")
+    return names if len(others) < 3 else f"{first} and {len(others)} more"
 
 
 def main():
@@ -117,7 +81,8 @@ def main():
     for names, errors in found.items():
         cells = f"{errors[COUNTS.index(16)]:.1e} | {errors[-1]:.1e}"
         print(f"| {names} | {order(errors):.2f} | {cells} |")
-    plot(found).save(path)
+    points = {name: list(zip(COUNTS, e, strict=True)) for name, e in found.items()}
+    chart("error, by steps", {_short(n): p for n, p in points.items()}).save(path)
     print(f"\nplot: {path}")
 
 

@@ -38,6 +38,18 @@ def run(job: Job, *arguments: object) -> Figures:
     return Figures(*json.loads(done.stdout.splitlines()[-1]))
 
 
+def is_child(jobs: tuple[Job, ...]) -> bool:
+    """Do and report the job, if this process is one that `run` started."""
+    if sys.argv[1:2] != ["--measure"]:
+        return False
+    (job,) = (job for job in jobs if job.__name__ == sys.argv[2])
+    before, start = peak_memory(), time.perf_counter()
+    returned = job(*sys.argv[3:])
+    seconds = time.perf_counter() - start
+    print(json.dumps(Figures(seconds, returned, before, peak_memory())))
+    return True
+
+
 def main(
     description: str,
     jobs: tuple[Job, ...],
@@ -49,12 +61,7 @@ def main(
     Args:
         report: called with the checkpoint's path and the options, `runs` among them.
     """
-    if sys.argv[1:2] == ["--measure"]:
-        (job,) = (job for job in jobs if job.__name__ == sys.argv[2])
-        before, start = peak_memory(), time.perf_counter()
-        returned = job(*sys.argv[3:])
-        seconds = time.perf_counter() - start
-        print(json.dumps(Figures(seconds, returned, before, peak_memory())))
+    if is_child(jobs):
         return
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("file", nargs="?", help="an SD 1.5 file in float16")

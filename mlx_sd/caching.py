@@ -57,40 +57,41 @@ class UCache:
         self._steps, self._prediction = steps, prediction
         self._threshold, self._decay = threshold, decay
         self._relative, self._reset = bool(relative), bool(reset)
-        self._window = range(int(start * steps), int(end * steps))
+        self._window = range(int(start * steps), min(int(end * steps), steps - 1))
         self._added: Outputs = []  # to the input, when it was last computed
-        self._seen: mx.array | None = None  # the input of the step before
         self._computed: tuple[mx.array, mx.array] | None = None  # input and output
         self._step, self._skipped, self._active = -1, 0, 0
-        self._error = self._rate = self._change = 0.0
+        self._moved = self._error = self._rate = 0.0
+        self._change: float | None = None  # of the output, a running mean
 
     def __call__(
         self, step: int, x: mx.array, sigma: float, compute: Compute
     ) -> Outputs:
+        again, self._step = step == self._step, step
+        if again or step not in self._window:
+            return compute(None)
         shown = self._prediction.scale_input(x, sigma)
-        first, self._step = step != self._step, step
-        if first and step in self._window and self._may_skip(shown):
+        if self._may_skip(shown):
             self._skipped += 1
-            outs = [shown + added for added in self._added]
-        else:
-            outs = compute(None)
-            self._active += step in self._window
-            self._learn(shown, outs)
-        self._seen = shown
+            return [shown + added for added in self._added]
+        outs = compute(None)
+        self._learn(shown, outs)
         return outs
 
     def _may_skip(self, shown: mx.array) -> bool:
-        if self._computed is None or self._seen is None or not self._rate:
+        if self._computed is None:
             return False
-        size = _mean_size(self._computed[1])
-        moved, limit = _mean_size(shown - self._seen), self._limit()
+        before, out = self._computed
+        self._moved, size = _mean_size(shown - before), _mean_size(out)
+        if not (self._rate and self._moved and size):
+            return False
+        error, limit = self._rate * self._moved, self._limit()
         if self._relative:
-            scale = (size * max(1.6 * self._change, 1e-6)) ** 0.5
-            error = self._rate * moved / scale
+            change = size if self._change is None else 1.6 * self._change
+            error /= (max(size, 1e-6) * max(change, 1e-6)) ** 0.5
         else:
-            error, limit = self._rate * moved, limit * size
-        error *= 1 + 0.5 * self._skipped
-        self._error = self._error * self._decay + error
+            limit *= size
+        self._error = self._error * self._decay + error * (1 + 0.5 * self._skipped)
         if self._error < limit:
             return True
         if self._reset:
@@ -105,12 +106,15 @@ class UCache:
 
     def _learn(self, shown: mx.array, outs: Outputs) -> None:
         if self._computed is not None:
-            before, out = self._computed
-            change, moved = _mean_size(outs[0] - out), _mean_size(shown - before)
-            self._rate = change / moved if moved else 0.0
-            self._change = 0.8 * self._change + 0.2 * change
+            change = _mean_size(outs[0] - self._computed[1])
+            if change:
+                old = change if self._change is None else self._change
+                self._change = 0.8 * old + 0.2 * change
+            if change and self._moved:
+                self._rate = change / self._moved
         self._computed = shown, outs[0]
         self._added = [out - shown for out in outs]
+        self._active += 1
         self._skipped = 0
 
 
