@@ -5,25 +5,39 @@ computes; faster variants serve a backend, and those arguments that they are mad
 This table is the one place that chooses between them.
 """
 
-from . import cpu, cuda, metal, packed, reference
+import mlx.core as mx
+
+from . import cpu, cuda, metal, packed, plain, reference
 from .dispatch import Operation, Variant
+from .packed import Weight
 
 attention = Operation(
     reference.attention,
     Variant("cpu", cpu.attention_fits, cpu.attention),
+    Variant("cpu", plain.attention_fits, plain.attention),
     Variant("metal", metal.attention_pads, metal.padded_attention),
     Variant("metal", metal.attention_chunks, metal.chunked_attention),
 )
 conv = Operation(
     reference.conv,
     Variant("cpu", cpu.conv_fits, cpu.conv),
+    Variant("cpu", plain.ready, plain.conv),
     Variant("cuda", cuda.conv_fits, cuda.conv),
 )
-geglu = Operation(reference.geglu, Variant("cpu", cpu.ready, cpu.geglu))
-gelu = Operation(reference.gelu, Variant("cpu", cpu.ready, cpu.gelu))
+geglu = Operation(
+    reference.geglu,
+    Variant("cpu", cpu.ready, cpu.geglu),
+    Variant("cpu", plain.ready, plain.geglu),
+)
+gelu = Operation(
+    reference.gelu,
+    Variant("cpu", cpu.ready, cpu.gelu),
+    Variant("cpu", plain.ready, plain.gelu),
+)
 group_norm = Operation(
     reference.group_norm,
     Variant("cpu", cpu.ready, cpu.group_norm),
+    Variant("cpu", plain.ready, plain.group_norm),
     Variant("cuda", cuda.group_norm_fits, cuda.group_norm),
     Variant("metal", metal.group_norm_fits, metal.group_norm),
 )
@@ -33,18 +47,38 @@ linear = Operation(
     Variant("cpu", cpu.linear_fits, cpu.linear),
     Variant("metal", packed.packed_linear_fits, packed.packed_linear),
 )
-norm_conv = Operation(
-    reference.norm_conv,
-    Variant("cpu", cpu.norm_conv_fits, cpu.norm_conv),
-    Variant("metal", metal.norm_conv_fits, metal.norm_conv),
+quick_gelu = Operation(
+    reference.quick_gelu,
+    Variant("cpu", cpu.ready, cpu.quick_gelu),
+    Variant("cpu", plain.ready, plain.quick_gelu),
 )
-quick_gelu = Operation(reference.quick_gelu, Variant("cpu", cpu.ready, cpu.quick_gelu))
-silu = Operation(reference.silu, Variant("cpu", cpu.ready, cpu.silu))
+silu = Operation(
+    reference.silu,
+    Variant("cpu", cpu.ready, cpu.silu),
+    Variant("cpu", plain.ready, plain.silu),
+)
 upsample_conv = Operation(
     reference.upsample_conv,
     Variant("cpu", cpu.upsample_conv_fits, cpu.upsample_conv),
+    Variant("cpu", plain.ready, plain.upsample_conv),
     Variant("cuda", cuda.upsample_conv_fits, cuda.upsample_conv),
 )
+
+
+def _norm_conv(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None,
+    scale: mx.array,
+    shift: mx.array,
+    groups: int,
+    eps: float,
+) -> mx.array:
+    """reference.norm_conv by the operations above."""
+    return conv(group_norm(x, scale, shift, groups, eps, silu=True), weight, bias)
+
+
+norm_conv = Operation(_norm_conv, Variant("cpu", cpu.norm_conv_fits, cpu.norm_conv))
 
 OPERATIONS = {
     name: operation

@@ -240,7 +240,7 @@ def norm_conv_fits(
     groups: int,
     eps: float,
 ) -> bool:
-    return conv_fits(x, weight)
+    return _winograd_fits(x) and conv_fits(x, weight)
 
 
 def norm_conv(
@@ -252,9 +252,7 @@ def norm_conv(
     groups: int,
     eps: float,
 ) -> mx.array:
-    """The normalised map is never in memory, where Winograd's tiles can be of it."""
-    if not _winograd_fits(x):
-        return conv(group_norm(x, scale, shift, groups, eps, silu=True), weight, bias)
+    """Winograd's tiles are normalised as they are read, so the map never is."""
     B, H, W, C = x.shape
     how, arrays = _norm(x, scale, shift, groups, eps)
     table = _call("group_table", _Norm, (B, 2, C), 2 * x.size, **arrays, **how)

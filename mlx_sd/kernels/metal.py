@@ -12,7 +12,6 @@ from typing import Any
 import mlx.core as mx
 
 from . import reference
-from .packed import Weight
 
 log = logging.getLogger(__name__)
 
@@ -99,31 +98,6 @@ def group_norm(
         output_dtypes=[x.dtype],
     )
     return out
-
-
-def norm_conv_fits(
-    x: mx.array,
-    weight: Weight,
-    bias: mx.array | None,
-    scale: mx.array,
-    shift: mx.array,
-    groups: int,
-    eps: float,
-) -> bool:
-    return group_norm_fits(x, scale, shift, groups, eps)
-
-
-def norm_conv(
-    x: mx.array,
-    weight: Weight,
-    bias: mx.array | None,
-    scale: mx.array,
-    shift: mx.array,
-    groups: int,
-    eps: float,
-) -> mx.array:
-    y = group_norm(x, scale, shift, groups, eps, silu=True)
-    return reference.conv(y, weight, bias)
 
 
 @cache
