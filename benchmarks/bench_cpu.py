@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
-from common import UNET, VAE, in_dtype
+from chart import bars
+from common import UNET, VAE, about, in_dtype, write_results
 from processes import Job, main, run
 
 from mlx_sd import Request, load
@@ -24,6 +25,7 @@ from mlx_sd.models.unet import UNet
 from mlx_sd.models.vae import AutoencoderKL
 
 Seconds = tuple[float, float]  # on the clock, and of all cores together
+CPP = "stable-diffusion.cpp"
 REQUEST = Request(prompt="a red house", steps=2, seed=1, width=512, height=512)
 
 
@@ -137,7 +139,7 @@ def medians(jobs: list[Job], runs: int) -> list[list[float]]:
     ]
 
 
-def beside_peers(path: str, runs: int) -> None:
+def beside_peers(path: str, runs: int) -> dict[str, dict[str, list[float]]]:
     has_torch = importlib.util.find_spec("diffusers") is not None
     has_cpp = importlib.util.find_spec("stable_diffusion_cpp") is not None
     theirs = run(sdcpp, path).returned if has_cpp else [None, None]
@@ -147,13 +149,17 @@ def beside_peers(path: str, runs: int) -> None:
         ("guided step 512x512", unet, diffusers_unet, theirs[0]),
         ("VAE decode 512x512", vae, diffusers_vae, theirs[1]),
     )
+    results = {}
     for name, ours, peer, cpp in rows:
         found = medians([ours, peer] if has_torch else [ours], runs)
-        peers = [found[1] if has_torch else None, cpp]
+        peers = {"diffusers": found[1] if has_torch else None, CPP: cpp}
         cells = [f"{name} | {shown(found[0])}"]
-        for other in peers:
+        for other in peers.values():
             cells.append(f"{shown(other)} | {ratio(found[0], other)}" if other else "–")
         print(f"| {' | '.join(cells)} |", flush=True)
+        measured = {who: figure for who, figure in peers.items() if figure}
+        results[name] = {"mlx-sd": found[0], **measured}
+    return results
 
 
 def shown(seconds: list[float]) -> str:
@@ -167,18 +173,30 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
 
 def report(path: str, options: argparse.Namespace) -> None:
     print("In brackets: seconds of all cores together, and their ratios.\n")
-    if not options.alone:
-        beside_peers(path, options.runs)
+    beside = {} if options.alone else beside_peers(path, options.runs)
+    figures: dict[str, float] = {}
+
+    def row(name: str, value: float, unit: str) -> None:
+        figures[f"{name}, {unit}"] = value
+        print(f"| {name} | {value:.2f} {unit} |", flush=True)
+
     print("\n| work | |\n|---|---|")
     for name, job in (("bundled model, 20 steps", demo), ("--help", usage)):
-        (found,) = medians([job], options.runs)
-        print(f"| {name}, whole process | {found[0]:.2f} s |", flush=True)
+        row(f"{name}, whole process", medians([job], options.runs)[0][0], "s")
     starts = [run(first_step, path).returned for _ in range(options.runs)]
-    print(f"| file to first step | {statistics.median(starts):.2f} s |", flush=True)
+    row("file to first step", statistics.median(starts), "s")
     for held in ("f16", "q8_0", "q4_0"):
-        peak = run(picture, path, held).peak
-        print(f"| peak memory of a picture, {held} | {peak / 1e9:.2f} GB |", flush=True)
-    print(f"| peak memory of a VAE decode | {run(vae).peak / 1e9:.2f} GB |")
+        row(
+            f"peak memory of a picture, {held}",
+            run(picture, path, held).peak / 1e9,
+            "GB",
+        )
+    row("peak memory of a VAE decode", run(vae).peak / 1e9, "GB")
+    written = write_results("cpu", {"beside peers": beside, "alone": figures})
+    if beside:
+        walls = {w: {k: s[0] for k, s in row.items()} for w, row in beside.items()}
+        bars(f"seconds; {about()}", walls).save(written.with_suffix(".png"))
+    print(f"\nwritten: {written}")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Plots with logarithmic axes."""
+"""Plots: curves with logarithmic axes, and bars."""
 
 import math
 
@@ -44,4 +44,26 @@ def chart(title: str, curves: dict[str, Curve]) -> Image.Image:
         label = max(label + 18, points[-1][1])
         draw.line([points[-1], (RIGHT + 30, label)], colour)
         draw.text((RIGHT + 36, label), name, colour, font, anchor="lm")
+    return image
+
+
+def bars(title: str, rows: dict[str, dict[str, float]]) -> Image.Image:
+    """For each row a bar of each name, as long as its share of the row's largest."""
+    names = list({name: None for row in rows.values() for name in row})
+    height, left, full = 20, 330, 760
+    lines = sum(len(row) for row in rows.values())
+    image = Image.new("RGB", (SIZE[0], 70 + lines * height + 14 * len(rows)), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
+    draw.text((10, 10), title, "black", font)
+    y = 44
+    for what, row in rows.items():
+        draw.text((left - 10, y + height / 2), what, "black", font, anchor="rm")
+        for name, value in row.items():
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            end = left + full * value / max(row.values())
+            draw.rectangle([(left, y + 2), (end, y + height - 2)], colour)
+            label = f"{name} {value:.3g}"
+            draw.text((end + 6, y + height / 2), label, "black", font, anchor="lm")
+            y += height
+        y += 14
     return image

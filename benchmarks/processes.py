@@ -10,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import commit, versions
-
-from mlx_sd import backend
+from common import about
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import seeded  # noqa: E402
@@ -65,11 +63,11 @@ def main(
         return
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("file", nargs="?", help="an SD 1.5 file in float16")
-    parser.add_argument("--runs", type=int, default=3, help="of which the best counts")
+    parser.add_argument("--runs", type=int, default=3, help="of each")
     add_options(parser)
     options = parser.parse_args()
-    print(f"{backend.device_name()}; {versions()}; commit {commit()}")
-    print(f"best of {options.runs} runs\n")
+    print(about())
+    print(f"{options.runs} runs of each\n")
     with tempfile.TemporaryDirectory() as folder:
         path = options.file or seeded_checkpoint(folder)
         _cache(path)
