@@ -98,13 +98,20 @@ def weigh(hidden: mx.array, weights: mx.array) -> mx.array:
 
     Returns: as `hidden`; unchanged where all weights are 1.
     """
-    # The mean is a small difference of large numbers: float32, and sums of sums.
     states = hidden.astype(mx.float32)
     weighted = states * weights[..., None]
-    old, new = (
-        x.mean(axis=2, keepdims=True).mean(axis=1, keepdims=True)
-        for x in (states, weighted)
-    )
+    old, new = _mean(states), _mean(weighted)
     scale = mx.where(new == 0, 1, old / mx.where(new == 0, 1, new))
     changed = (weights != 1).any(axis=1)[:, None, None]
     return mx.where(changed, weighted * scale, states).astype(hidden.dtype)
+
+
+def _mean(x: mx.array) -> mx.array:
+    """Of each chunk, (B, 1, 1): a small difference of large numbers.
+
+    In float64, which a CPU has: in float32 a GPU's sums leave it five digits.
+    """
+    wide = x.astype(mx.float64, stream=mx.cpu)
+    return wide.mean(axis=(1, 2), keepdims=True, stream=mx.cpu).astype(
+        x.dtype, stream=mx.cpu
+    )
