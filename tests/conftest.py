@@ -15,6 +15,9 @@ from safetensors.numpy import save_file
 
 from mlx_sd.opening import open_model
 
+# Pictures are compared to the byte, and a recording rounds otherwise: test_cuda.py.
+os.environ.setdefault("MLX_SD_RECORDING", "off")
+
 
 @pytest.fixture(autouse=True)
 def isolated_cache(tmp_path, monkeypatch):

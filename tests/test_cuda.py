@@ -9,6 +9,7 @@ import pytest
 from mlx.utils import tree_map
 
 from mlx_sd.cuda.arrays import Arena, Snapshot
+from mlx_sd.cuda.driver import patience
 from mlx_sd.cuda.recording import Recording
 from mlx_sd.cuda.unet import FastUNet
 from mlx_sd.cuda.vae import FastDecoder
@@ -82,6 +83,13 @@ def test_snapshot_notices_what_is_exchanged_added_or_taken():
     assert changed(lambda unet: setattr(unet.conv_in, "more", mx.zeros(3)))
     assert changed(lambda unet: unet.conv_in.pop("bias"))
     assert changed(lambda unet: unet.down.pop())
+
+
+def test_recording_can_be_turned_off(monkeypatch):
+    monkeypatch.setenv("MLX_SD_RECORDING", "off")
+    assert patience(50) > 1e9
+    monkeypatch.delenv("MLX_SD_RECORDING")
+    assert patience(50) == 50
 
 
 def normal(*shape: int, dtype: mx.Dtype, scale: float = 1.0) -> mx.array:
@@ -291,7 +299,7 @@ def test_recorded_unet_is_the_network(dtype):
     unet = filled(UNet(UNET), dtype)
     exact = UNet(UNET)
     exact.update(tree_map(lambda a: a.astype(mx.float32), unet.parameters()))
-    fast = FastUNet(unet, patience=0)
+    fast = FastUNet(unet, wait=0)
     for size, batch in (((8, 8), 2), ((6, 10), 1)):
         for text in (1.0, 2.0):
             x = normal(batch, *size, 4, dtype=dtype)
@@ -304,7 +312,7 @@ def test_recorded_unet_is_the_network(dtype):
 @cuda
 def test_recorded_unet_notices_new_weights():
     unet = filled(UNet(UNET), mx.float16)
-    fast, t = FastUNet(unet, patience=0), mx.array([5.0])
+    fast, t = FastUNet(unet, wait=0), mx.array([5.0])
     x = normal(1, 8, 8, 4, dtype=mx.float16)
     first = fast(x, t, normal(1, 77, 96, dtype=mx.float16))
     unet.mid[0].attn.layers[0].cross_attn.v.weight *= 2
@@ -324,7 +332,7 @@ def test_recorded_decoder_is_the_network(dtype):
     vae = filled(AutoencoderKL(config), dtype)
     exact = AutoencoderKL(config)
     exact.update(tree_map(lambda a: a.astype(mx.float32), vae.parameters()))
-    fast = FastDecoder(vae, patience=0)
+    fast = FastDecoder(vae, wait=0)
     for size in ((8, 8), (16, 6)):
         z = normal(1, *size, 4, dtype=dtype)
         close(fast(z), exact.decode(*wide(z)), 10 * BOUNDS[dtype])

@@ -53,6 +53,11 @@ def _loaded() -> bool:
         return False
 
 
+def patience(usual: int) -> int:
+    """Calls of one size that are made before one is recorded; all, if told so."""
+    return 1 << 60 if os.environ.get("MLX_SD_RECORDING") == "off" else usual
+
+
 @cache
 def cuda() -> ctypes.CDLL:
     """The driver, with MLX's context current in this thread."""

@@ -14,7 +14,7 @@ from ..nn.attention import Attention
 from ..nn.compact import Compact
 from .arrays import Array, Snapshot, View
 from .blocks import conv, mlp, norm, res_block
-from .driver import CudaError, Stream, available
+from .driver import CudaError, Stream, available, patience
 from .recorder import TYPES, Recorder
 from .recording import Recording
 
@@ -25,14 +25,19 @@ class FastUNet:
     """A UNet that is called as usual, and recorded where a recording serves.
 
     To record takes seconds, more when a machine does it for the first time, and saves
-    16 ms a step: `patience` calls of one size are made as usual first. The recording of
+    8 ms a step: some calls of one size are made as usual first. The recording of
     the last size is kept, as it holds memory, and the network's own way serves what a
     recording does not have.
     """
 
-    def __init__(self, unet: UNet, patience: int = 50):
+    def __init__(self, unet: UNet, wait: int | None = None):
+        """
+        Args:
+            wait: how many calls; None: 50, unless the environment says never.
+        """
         self._unet = unet
-        self._wait, self._called = patience, Counter[tuple[int, ...]]()
+        self._wait = patience(50) if wait is None else wait
+        self._called = Counter[tuple[int, ...]]()
         self._weights: Weights | None = None
         self._recorded: RecordedUNet | None = None
 

@@ -10,7 +10,7 @@ from ..nn.compact import Compact
 from ..nn.resblock import ResBlock
 from .arrays import Array, Row, Snapshot, View
 from .blocks import conv, norm, res_block
-from .driver import CudaError, available
+from .driver import CudaError, available, patience
 from .recorder import TYPES, Recorder
 from .recording import Recording
 from .unet import arrays
@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 class FastDecoder:
     """`decode` of a VAE, recorded where a recording serves; as FastUNet."""
 
-    def __init__(self, vae: AutoencoderKL, patience: int = 8):
+    def __init__(self, vae: AutoencoderKL, wait: int | None = None):
         self._vae = vae
-        self._wait, self._called = patience, Counter[tuple[int, ...]]()
+        self._wait = patience(8) if wait is None else wait
+        self._called = Counter[tuple[int, ...]]()
         self._recorded: RecordedDecoder | None = None
 
     def __call__(self, z: mx.array) -> mx.array:
