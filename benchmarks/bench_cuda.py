@@ -1,12 +1,14 @@
 """On an NVIDIA GPU, in float16: steps, decoding, pictures and memory, beside diffusers.
 
 Each row runs in a process of its own, and so does each of the peer's. Warm times are
-of recorded networks, see mlx_sd/cuda. Writes a JSON file into benchmarks/results.
+of recorded networks, see mlx_sd/cuda; steps follow one another, ours and the peer's,
+as those of a picture do. Writes a JSON file into benchmarks/results.
 """
 
 import argparse
 import datetime
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from mlx_sd.cuda.unet import FastUNet
 from mlx_sd.cuda.vae import FastDecoder
 from mlx_sd.models.unet import UNet
 from mlx_sd.models.vae import AutoencoderKL
+from mlx_sd.tiling import Tiling
 
 STEPS = 20
 # Row → what it measures, what the issue of speed aims at (ms or GB), the peer's row.
@@ -38,6 +41,7 @@ ROWS = {
     "memory f16": ("SD 1.5 picture, peak memory f16, GB", 2.6, ""),
     "memory q8_0": ("SD 1.5 picture, peak memory q8_0, GB", 1.6, ""),
     "memory q4_0": ("SD 1.5 picture, peak memory q4_0, GB", 1.2, ""),
+    "memory xl": ("SDXL 1024x1024, peak memory q4_0 with tiles, GB", 4.6, ""),
 }
 
 
@@ -59,7 +63,7 @@ def median(run: Callable[[], object], warm: int = 3, runs: int = 20) -> float:
 
 def unet(config, batch: int, side: int) -> dict[str, float]:
     """Recorded, and as MLX's own operations."""
-    net = in_dtype(UNet(config))
+    net, ahead = in_dtype(UNet(config)), 10
     x, context = normal(batch, side, side, 4), normal(batch, 77, config.context_width)
     width = config.vector_width
     vector = None if width is None else normal(batch, width)
@@ -67,11 +71,15 @@ def unet(config, batch: int, side: int) -> dict[str, float]:
     eager = median(lambda: mx.eval(net(x, t, context, vector)), runs=5)
     mx.clear_cache()
     start = time.perf_counter()
-    fast = FastUNet(net, patience=0)
+    fast = FastUNet(net, wait=0)
     mx.eval(fast(x, t, context, vector))
     first = time.perf_counter() - start
-    ours = median(lambda: mx.eval(fast(x, t, context, vector)))
-    return {"ours": ours, "as operations": eager, "recording, s": first}
+
+    def steps() -> None:
+        mx.eval([fast(x, t, context, vector) for _ in range(ahead)])
+
+    ours = median(steps, runs=10) / ahead
+    return {"ours": ours, "as operations": eager, "first, s": first}
 
 
 def decode(side: int) -> dict[str, float]:
@@ -80,11 +88,11 @@ def decode(side: int) -> dict[str, float]:
     eager = median(lambda: mx.eval(vae.decode(z)), runs=5)
     mx.clear_cache()
     start = time.perf_counter()
-    fast = FastDecoder(vae, patience=0)
+    fast = FastDecoder(vae, wait=0)
     mx.eval(fast(z))
     first = time.perf_counter() - start
     ours = median(lambda: mx.eval(fast(z)))
-    return {"ours": ours, "as operations": eager, "recording, s": first}
+    return {"ours": ours, "as operations": eager, "first, s": first}
 
 
 def picture(path: str) -> dict[str, float]:
@@ -95,17 +103,39 @@ def picture(path: str) -> dict[str, float]:
     pipeline(request)
     first = time.perf_counter() - start
     ours = median(lambda: pipeline(request), warm=10, runs=10)
-    return {"ours": ours, "first, s": first, "peak GB": mx.get_peak_memory() / 1e9}
+    unet, decoder = pipeline._unet, pipeline.codec._whole
+    x, context, t = normal(2, 64, 64, 4), normal(2, 77, 768), mx.full((2,), 500.0)
+    z = normal(1, 64, 64, 4)
+
+    def work() -> None:
+        """What the networks take of it where nothing is between them."""
+        mx.eval([unet(x, t, context) for _ in range(STEPS)], decoder(z))
+
+    waits = 100 * (1 - median(work, runs=10) / ours)
+    return {"ours": ours, "first, s": first, "beside the networks, %": waits}
 
 
 def memory(path: str, type: str) -> dict[str, float]:
-    pipeline = load(path, type=None if type == "f16" else type)
-    request = Request(prompt="a lighthouse", steps=4, width=512, height=512, seed=1)
+    """The most that arrays take, and at the end with MLX's cache of freed ones."""
+    xl = type == "xl"
+    held = {"f16": None, "xl": "q4_0"}.get(type, type)
+    pipeline = load(path, type=held, vae_tiling=Tiling() if xl else None)
+    side, more = (1024, 1) if xl else (512, 14)
+    request = Request("a lighthouse", steps=4, width=side, height=side, seed=1)
     pipeline(request)
-    first = mx.get_peak_memory() / 1e9
-    for _ in range(14):  # until networks are recorded
+    first = mx.get_peak_memory()
+    for _ in range(more):  # 14: until networks are recorded
         pipeline(request)
-    return {"ours": mx.get_peak_memory() / 1e9, "first picture, GB": first}
+    found = {"ours": mx.get_peak_memory(), "first picture, GB": first}
+    found["with cache, GB"] = mx.get_active_memory() + mx.get_cache_memory()
+    return {name: size / 1e9 for name, size in found.items()} | {"card, GB": used()}
+
+
+def used() -> float:
+    """GB of the card, by all processes, contexts and libraries."""
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True)
+    return float(done.stdout.split()[0]) * 2**20 / 1e9 if done.stdout else math.nan
 
 
 def measure(row: str, path: str) -> dict[str, float]:
@@ -122,6 +152,13 @@ def measure(row: str, path: str) -> dict[str, float]:
     }[kind]()
 
 
+def sdxl_checkpoint(folder: str) -> str:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import full_families
+
+    return str(full_families.write("SDXL", Path(folder) / "sdxl.safetensors"))
+
+
 def child(*arguments: str, seconds: int = 300) -> dict[str, float]:
     """What a process of Python prints last, which is JSON."""
     command = [sys.executable, *arguments]
@@ -135,17 +172,30 @@ def child(*arguments: str, seconds: int = 300) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report(rows: list[str], peer: bool, modes: str) -> dict[str, dict[str, float]]:
+def report(
+    rows: list[str],
+    peer: bool,
+    modes: str,
+    keep: Callable[[dict[str, dict[str, float]]], None],
+) -> None:
+    """Prints the table; `keep` is given what is known after each row."""
     here = Path(__file__).parent
     results: dict[str, dict[str, float]] = {}
+    before = used()
     print("| what | mlx-sd | aim | diffusers | its best / ours |")
     print("|---|---:|---:|---|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        whole = any(row.split()[0] in ("picture", "memory") for row in rows)
-        path = seeded_checkpoint(folder) if whole else ""
+        files: dict[bool, str] = {}  # by whether it is SDXL's
         for row in rows:
             what, aim, theirs = ROWS[row]
+            kind, _, detail = row.partition(" ")
+            if kind in ("picture", "memory") and (detail == "xl") not in files:
+                make = sdxl_checkpoint if detail == "xl" else seeded_checkpoint
+                files[detail == "xl"] = make(folder)
+            path = files.get(detail == "xl", "")
             result = child(__file__, "--measure", row, "--path", path)
+            if "card, GB" in result:
+                result["card, GB"] -= before
             other: dict[str, float] = {}
             if peer and theirs:
                 other = child(str(here / "peer_cuda.py"), modes, *theirs.split())
@@ -157,7 +207,7 @@ def report(rows: list[str], peer: bool, modes: str) -> dict[str, dict[str, float
             print(f"| {what} | {mine} | {aim:g} | {said} | {ratio} |", flush=True)
             more = {k: round(v, 2) for k, v in result.items() if k != "ours"}
             print(f"  {row}: {more}", file=sys.stderr, flush=True)
-    return results
+            keep(results)
 
 
 def main() -> None:
@@ -175,12 +225,14 @@ def main() -> None:
     rows = options.rows.split(",") if options.rows else list(ROWS)
     about = f"{backend.device_name()}; {versions()}; commit {commit()}"
     print(about)
-    results = report(rows, not options.no_peer, options.modes)
     folder = options.output or Path(__file__).parent / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    today = datetime.date.today().isoformat()
-    path = folder / f"cuda-{today}.json"
-    path.write_text(json.dumps({"about": about, "rows": results}, indent=1) + "\n")
+    path = folder / f"cuda-{datetime.date.today().isoformat()}.json"
+
+    def keep(results: dict[str, dict[str, float]]) -> None:
+        path.write_text(json.dumps({"about": about, "rows": results}, indent=1) + "\n")
+
+    report(rows, not options.no_peer, options.modes, keep)
     print(f"written: {path}")
 
 
