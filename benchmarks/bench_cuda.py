@@ -2,7 +2,7 @@
 
 Each row runs in a process of its own, and so does each of the peer's. Warm times are
 of recorded networks, see mlx_sd/cuda; steps follow one another, ours and the peer's,
-as those of a picture do. Writes a JSON file into benchmarks/results.
+as those of a picture do. Writes JSON and a plot into benchmarks/results.
 """
 
 import argparse
@@ -18,10 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
-from common import VAE, commit, in_dtype, versions
+from chart import bars
+from common import VAE, in_dtype
+from common import about as describe
 from processes import seeded_checkpoint
 
-from mlx_sd import Request, backend, load
+from mlx_sd import Request, load
 from mlx_sd.bench import SD1_UNET, SDXL_UNET
 from mlx_sd.cuda.unet import FastUNet
 from mlx_sd.cuda.vae import FastDecoder
@@ -223,8 +225,7 @@ def main() -> None:
         print(json.dumps(measure(options.measure, options.path)))
         return
     rows = options.rows.split(",") if options.rows else list(ROWS)
-    about = f"{backend.device_name()}; {versions()}; commit {commit()}"
-    print(about)
+    print(about := describe())
     folder = options.output or Path(__file__).parent / "results"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"cuda-{datetime.date.today().isoformat()}.json"
@@ -233,7 +234,16 @@ def main() -> None:
         path.write_text(json.dumps({"about": about, "rows": results}, indent=1) + "\n")
 
     report(rows, not options.no_peer, options.modes, keep)
-    print(f"written: {path}")
+    kept = json.loads(path.read_text())["rows"]
+    plotted = {ROWS[row][0]: beside(row, kept[row]) for row in kept}
+    bars(about, plotted).save(path.with_suffix(".png"))
+    print(f"written: {path} and its .png")
+
+
+def beside(row: str, found: dict[str, float]) -> dict[str, float]:
+    """What the plot compares: ours, the aim, and the peer's."""
+    theirs = {name: value for name, value in found.items() if "diffusers" in name}
+    return {"mlx-sd": found.get("ours", 0.0), "aim": ROWS[row][1], **theirs}
 
 
 if __name__ == "__main__":

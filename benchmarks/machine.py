@@ -8,7 +8,7 @@ from mlx_sd.kernels.dispatch import backend
 
 SCRIPTS = {
     "cpu": ("bench_cpu", "bench_growth", "bench_cache", "bench_tiling"),
-    "cuda": ("bench_cuda", "bench_growth"),
+    "cuda": ("bench_cuda", "bench_growth", "growth_cuda"),
     "metal": ("bench_unet", "bench_vae", "bench_image", "bench_growth"),
 }
 
