@@ -7,7 +7,6 @@ checkpoint to the types that it writes, and both paint the same request from eac
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import seeded
+from process import peak
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import make_pictures
@@ -147,15 +147,11 @@ def run(job: str, *arguments: str | Path) -> tuple[float, float]:
     """Seconds and peak GB of a job in a process of its own, start-up included."""
     command = [sys.executable, __file__, "--job", job, *map(str, arguments)]
     start = time.perf_counter()
-    with tempfile.TemporaryFile() as noise:
-        process = subprocess.Popen(command, stdout=noise, stderr=noise)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        seconds = time.perf_counter() - start
-        if status:
-            noise.seek(0)
-            raise SystemExit(f"{job} failed:\n{noise.read().decode()[-2000:]}")
-    return seconds, usage.ru_maxrss * 1024 / 1e9
+    done = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{job} failed:\n{done.stderr[-2000:]}")
+    return seconds, float(done.stdout.splitlines()[-1]) / 1e9
 
 
 def main(kinds: list[str]) -> None:
@@ -172,7 +168,7 @@ def main(kinds: list[str]) -> None:
 def measure(source: Path, folder: Path, kind: str, writer: str) -> list[str]:
     file, result = folder / f"{writer}.gguf", folder / "result"
     file.unlink(missing_ok=True)
-    seconds, peak = run(f"convert_{writer}", source, file, kind)
+    seconds, most = run(f"convert_{writer}", source, file, kind)
     size = file.stat().st_size / 1e9
     run("load_error", file, result)
     worst = json.loads(result.read_text())
@@ -186,7 +182,7 @@ def measure(source: Path, folder: Path, kind: str, writer: str) -> list[str]:
         run("paint_sdcpp", source, result.with_suffix(".npy"))
         pictures[1] = np.load(result.with_suffix(".npy"))
     decibels = make_pictures.psnr(*pictures)
-    figures = f"{size:.2f}", f"{seconds:.1f}", f"{peak:.2f}", f"{worst:.1e}"
+    figures = f"{size:.2f}", f"{seconds:.1f}", f"{most:.2f}", f"{worst:.1e}"
     bound = BOUNDS[kind]
     verdict = ("passed" if decibels >= bound else "MISSED") + note
     return [kind, writer, *figures, f"{decibels:.1f}", f"{bound}: {verdict}"]
@@ -195,5 +191,6 @@ def measure(source: Path, folder: Path, kind: str, writer: str) -> list[str]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--job"]:
         JOBS[sys.argv[2]](*sys.argv[3:])
+        print(f"\n{peak()}")
     else:
         main(sys.argv[1:] or list(BOUNDS))
