@@ -7,6 +7,7 @@ The file is in float16; diffusers computes in float32, as we do.
 
 import argparse
 import importlib.util
+import os
 import statistics
 import subprocess
 import sys
@@ -71,7 +72,10 @@ def sdcpp(path: str) -> tuple[Seconds, Seconds]:
     """A guided step, the last one; and the decoding that follows it."""
     import stable_diffusion_cpp
 
-    model = stable_diffusion_cpp.StableDiffusion(model_path=path, verbose=False)
+    cores = len(os.sched_getaffinity(0))  # left to itself, it uses half of them here
+    model = stable_diffusion_cpp.StableDiffusion(
+        model_path=path, n_threads=cores, verbose=False
+    )
     marks = []
 
     def progress(*_: object) -> None:
