@@ -109,7 +109,10 @@ class Stage:
             negative.texts() if avoided else [], request, negative=True
         )
         self._texts = {key: self._texts[key] for key in list(self._texts)[-_KEPT:]}
-        if [self._models.pop(encoder, None) for encoder in self.family.texts]:
+        used = [part for part in self.family.texts if part in self._models]
+        for part in used:
+            del self._models[part]
+        if used:
             backend.trim()
         return Prompts(positive, negative, wanted, unwanted)
 
