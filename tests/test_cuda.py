@@ -286,6 +286,16 @@ def test_runs_may_be_begun_before_others_have_ended():
     assert [out[5].item() for out in outs] == [2.0**i for i in range(1, 9)]
 
 
+@cuda
+def test_a_result_that_was_not_asked_for_is_not_the_next_ones():
+    recording = Recording(
+        mx.float16, [], lambda r: {"x": (x := r.array(64)), "out": r.add(x, x)}
+    )
+    for value in (1.0, 2.0):
+        recording.run(x=mx.full((64,), value, dtype=mx.float16))
+    assert recording.out()[5].item() == 4
+
+
 def filled(model: nn.Module, dtype: mx.Dtype) -> nn.Module:
     model.update(tree_map(lambda a: a.astype(dtype), model.parameters()))
     mx.eval(model.parameters())

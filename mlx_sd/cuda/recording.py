@@ -5,6 +5,7 @@ has hundreds; a graph needs them once. All it touches stays in place: weights, w
 are MLX's arrays, and an arena for inputs, outputs and what is computed between.
 """
 
+import time
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
@@ -13,6 +14,8 @@ from . import transfer
 from .arrays import Array, addresses
 from .driver import Graph, Stream
 from .recorder import Recorder
+
+_LONG = 0.25  # seconds; a screen's GPU is reset after a few
 
 
 class Recording:
@@ -39,17 +42,19 @@ class Recording:
             id(a): at for a, at in zip(self._parameters, self._places, strict=True)
         }
         recorder = Recorder(dtype, weights)
+        self._unheard, self._slow = False, True  # as long as it is not known
 
-        def words() -> tuple[int, int]:  # see transfer.py; first, so never moved
+        def words() -> Array:  # see transfer.py; first, so never moved
             self._words = recorder.array(2, bytes=4)
-            return self._words.at, self._words.at + 4
+            return self._words
 
         words()
         work(recorder)
         size = 0
         while size < recorder.arena.top:  # a library may ask for more than we thought
             size = recorder.arena.top
-            self._memory = mx.zeros((size,), dtype=mx.uint8)
+            # Of eights, as MLX counts an array's elements in 31 bits.
+            self._memory = mx.zeros((size // 8,), dtype=mx.uint64)
             mx.eval(self._memory)
             (base,) = addresses([self._memory])
             # Done once, so that the libraries load their kernels before the capture.
@@ -60,10 +65,10 @@ class Recording:
         self._stream.begin_capture()
         try:
             recorder.record(base, self._stream)
-            self._in, self._out = words()
-            recorder.signal("hear", self._in)
+            at = words().at
+            recorder.signal("hear", at)
             self.arrays = work(recorder)
-            recorder.signal("say", self._out)
+            recorder.signal("say", at + 4)
         finally:
             self._graph: Graph = self._stream.end_capture()
 
@@ -77,14 +82,23 @@ class Recording:
 
     def run(self, **inputs: mx.array) -> None:
         """Begin the work on arrays by name; those not given stay as they are."""
+        if self._unheard:  # the work before, as its result was not asked for
+            self._stream.synchronize()
         places = [(array, self.arrays[name].at) for name, array in inputs.items()]
-        transfer.put(places, self._in)
+        transfer.put(places, self._words.at)
+        self._unheard = True
         self._graph.launch()
 
     def out(self) -> mx.array:
         """What the work that was begun last gives; to be asked for once."""
-        out = self.arrays["out"]
-        return transfer.get(out.at, tuple(out.shape), self._dtype, self._out)
+        if self._slow:  # a kernel that waits so long may be taken for one that hangs
+            start = time.perf_counter()
+            self._stream.synchronize()
+            self._slow = time.perf_counter() - start > _LONG
+        place = self.arrays["out"]
+        out = transfer.get(place.at, tuple(place.shape), self._dtype, self._words.at)
+        self._unheard = False
+        return out
 
     def __del__(self) -> None:
         self._stream.synchronize()  # before its memory serves others

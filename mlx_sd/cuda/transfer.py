@@ -1,7 +1,9 @@
 """Between MLX's arrays and those of a recording, in MLX's stream.
 
 The recording has a stream of its own. Each side waits on the device for the other's
-word, which lies at an address: nobody on the CPU waits for either.
+word: nobody on the CPU waits for either. Of the two words, which are numbers that lie
+beside each other, 1 in the first says that arrays are there, in the second that the
+work on them is done; who hears it makes it 0.
 """
 
 import math
@@ -29,8 +31,12 @@ def _place(address: int) -> mx.array:
     return place
 
 
-def put(values: list[tuple[mx.array, int]], word: int) -> None:
-    """Begin to copy arrays to addresses, and then to say so."""
+def put(values: list[tuple[mx.array, int]], words: int) -> None:
+    """Begin to copy arrays to addresses, and then to say so.
+
+    Args:
+        words: their address.
+    """
     kernel = _kernel("put", ("x", "at"), "((T*)at[0])[i] = x[i]; if (!i) out[0] = 0;")
     done = [
         kernel(
@@ -44,16 +50,19 @@ def put(values: list[tuple[mx.array, int]], word: int) -> None:
         for array, address in values
     ]
     names = tuple(f"done{i}" for i in range(len(done)))
-    say = "__threadfence(); atomicExch((unsigned*)at[0], 1u); out[0] = 0;"
-    inputs = [*done, _place(word)]
+    # The second word is still 1 where the result of the work before was never wanted.
+    say = "unsigned* word = (unsigned*)at[0]; atomicExch(word + 1, 0u); "
+    say += "__threadfence(); atomicExch(word, 1u); out[0] = 0;"
+    inputs = [*done, _place(words)]
     mx.async_eval(_alone(f"say{len(done)}", (*names, "at"), say, inputs))
 
 
-def get(address: int, shape: tuple[int, ...], dtype: mx.Dtype, word: int) -> mx.array:
+def get(address: int, shape: tuple[int, ...], dtype: mx.Dtype, words: int) -> mx.array:
     """A copy of what lies at an address, begun once the other side has said so."""
-    heard = "while (atomicCAS((unsigned*)at[0], 1u, 0u) != 1u) __nanosleep(500);"
+    heard = "unsigned* word = (unsigned*)at[0] + 1; "
+    heard += "while (atomicCAS(word, 1u, 0u) != 1u) __nanosleep(500);"
     body = f"{heard} __threadfence(); out[0] = 0;"
-    turn = _alone("hear", ("at",), body, [_place(word)])
+    turn = _alone("hear", ("at",), body, [_place(words)])
     size = math.prod(shape)
     (out,) = _kernel("get", ("at", "turn"), "out[i] = ((const T*)at[0])[i];")(
         inputs=[_place(address), turn],

@@ -65,7 +65,7 @@ class FastUNet:
             self._weights = Weights(self._unet)
         try:
             self._recorded = RecordedUNet(self._weights, x, context)
-        except CudaError as error:
+        except (CudaError, RuntimeError) as error:  # the latter: out of memory
             log.warning("the UNet runs as MLX's operations: %s", error)
             self._wait = 1 << 60
 

@@ -38,7 +38,7 @@ class FastDecoder:
     def _record(self, z: mx.array) -> None:
         try:
             self._recorded = RecordedDecoder(self._vae, z)
-        except CudaError as error:
+        except (CudaError, RuntimeError) as error:  # the latter: out of memory
             log.warning("the VAE runs as MLX's operations: %s", error)
             self._wait = 1 << 60
 
