@@ -43,7 +43,7 @@ ROWS = {
     "memory f16": ("SD 1.5 picture, peak memory f16, GB", 2.6, ""),
     "memory q8_0": ("SD 1.5 picture, peak memory q8_0, GB", 1.6, ""),
     "memory q4_0": ("SD 1.5 picture, peak memory q4_0, GB", 1.2, ""),
-    "memory xl": ("SDXL 1024x1024, peak memory q4_0 with tiles, GB", 4.6, ""),
+    "memory xl": ("SDXL 1024x1024 in tiles, memory q4_0, GB", 4.6, ""),
 }
 
 
