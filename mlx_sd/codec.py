@@ -101,7 +101,17 @@ class Codec:
         z = self._format.to_vae(latent).astype(self.dtype)
         if pixels < ALL:
             return vae_bands.decode(model, z, pixels)
-        return self._whole(z)
+        try:
+            out = self._whole(z)
+            mx.eval(out)
+            return out
+        except RuntimeError as error:
+            # MLX says so when memory does not suffice; cuDNN's convolutions in float32
+            # may ask for a hundred times the map.
+            log.info("%s decodes in tiles from now on: %s", self._name, error)
+            self._tiling = Tiling()
+            mx.clear_cache()
+            return vae_bands.decode(model, z, self._pixels(*latent.shape[1:3]))
 
     def _encode(self, image: mx.array) -> mx.array:
         """What the encoder puts out: latents, or mean and log of the variance."""

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from mlx_sd import ConfigError, Request, SDError, load
 from mlx_sd.codec import Codec
+from mlx_sd.cuda.vae import FastDecoder
 from mlx_sd.opening import open_source
 from mlx_sd.quantize import parse_rules
 
@@ -52,6 +53,21 @@ def test_latents_are_decoded_from_the_models_scale(small):
     latent = parity.nhwc(SCALE * GOLDEN["latent"])
     picture = codec(small).decode(latent)
     assert parity.error(parity.nchw(picture), GOLDEN["picture"]) < 1e-4
+
+
+def test_what_memory_does_not_suffice_for_is_decoded_in_tiles(small, monkeypatch):
+    latent = SCALE * parity.nhwc(GOLDEN["latent"])
+    expected, short = codec(small).decode(latent), codec(small)
+    asked = []
+
+    def decode(self, z):
+        asked.append(z.shape)
+        raise RuntimeError("[malloc] Unable to allocate 80 GB.")
+
+    monkeypatch.setattr(FastDecoder, "__call__", decode)
+    for _ in range(2):  # the second time it knows
+        assert parity.error(short.decode(latent), expected) < 1e-5
+    assert len(asked) == 1
 
 
 def test_pictures_are_encoded_to_a_draw_or_the_mean(small):
