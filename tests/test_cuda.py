@@ -9,7 +9,8 @@ import pytest
 from mlx.utils import tree_map
 
 from mlx_sd.cuda.arrays import Arena, Snapshot
-from mlx_sd.cuda.driver import patience
+from mlx_sd.cuda.driver import CudaError, patience
+from mlx_sd.cuda.recorder import Recorder
 from mlx_sd.cuda.recording import Recording
 from mlx_sd.cuda.unet import FastUNet
 from mlx_sd.cuda.vae import FastDecoder
@@ -284,6 +285,13 @@ def test_runs_may_be_begun_before_others_have_ended():
         x = recording.out()
         outs.append(x)
     assert [out[5].item() for out in outs] == [2.0**i for i in range(1, 9)]
+
+
+def test_arrays_of_more_than_31_bits_are_not_recorded():
+    recorder = Recorder(mx.float16, {})
+    recorder.array(1, 1 << 15, 1 << 15)
+    with pytest.raises(CudaError, match="too large to record"):
+        recorder.array(2, 1 << 15, 1 << 15)
 
 
 @cuda

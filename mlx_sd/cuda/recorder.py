@@ -54,6 +54,9 @@ class Recorder:
         self._launch(name, (1, 1, 1), 1, 0, pointer(word))
 
     def array(self, *shape: int, bytes: int = 2) -> Buffer:
+        """Raises: CudaError for more elements than libraries and kernels count to."""
+        if math.prod(shape) >= 1 << 31:
+            raise CudaError(f"an array of shape {list(shape)} is too large to record")
         return Buffer(self.arena, self.base, shape, bytes)
 
     def weight(self, array: mx.array) -> int:

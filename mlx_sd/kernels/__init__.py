@@ -8,7 +8,7 @@ This table is the one place that chooses between them.
 import mlx.core as mx
 
 from . import cpu, cuda, metal, packed, plain, reference
-from .dispatch import Operation, Variant
+from .dispatch import BACKENDS, Operation, Variant, always
 from .packed import Weight
 
 attention = Operation(
@@ -65,6 +65,15 @@ upsample_conv = Operation(
 )
 
 
+def _affine_conv(
+    x: mx.array, table: mx.array, weight: Weight, bias: mx.array | None
+) -> mx.array:
+    """By the operations above, in x's type."""
+    scale, shift = (part[:, None] for part in mx.split(table, 2, axis=1))
+    y = silu(x.astype(mx.float32) * scale + shift)
+    return conv(y.astype(x.dtype), weight, bias)
+
+
 def _norm_conv(
     x: mx.array,
     weight: Weight,
@@ -74,11 +83,21 @@ def _norm_conv(
     groups: int,
     eps: float,
 ) -> mx.array:
-    """reference.norm_conv by the operations above."""
+    """By the operations above."""
     return conv(group_norm(x, scale, shift, groups, eps, silu=True), weight, bias)
 
 
-norm_conv = Operation(_norm_conv, Variant("cpu", cpu.norm_conv_fits, cpu.norm_conv))
+affine_conv = Operation(
+    reference.affine_conv,
+    Variant("cpu", cpu.affine_conv_fits, cpu.affine_conv),
+    *(Variant(here, always, _affine_conv) for here in BACKENDS),
+)
+moments = Operation(reference.moments, Variant("cpu", cpu.ready, cpu.moments))
+norm_conv = Operation(
+    reference.norm_conv,
+    Variant("cpu", cpu.norm_conv_fits, cpu.norm_conv),
+    *(Variant(here, always, _norm_conv) for here in BACKENDS),
+)
 
 OPERATIONS = {
     name: operation

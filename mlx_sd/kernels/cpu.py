@@ -47,7 +47,7 @@ def library() -> ctypes.CDLL | None:
         log.info("no native kernels: %s", error)
         return None
     # Without the arrays that MLX's own convolutions make, less is worth keeping.
-    mx.set_cache_limit(_CACHE)
+    mx.set_cache_limit(min(_CACHE, mx.set_cache_limit(_CACHE)))
     # By itself glibc soon takes arrays of up to 32 MB from its heap, where one that is
     # in use keeps all below it from the system: 0.4 GB while a picture is painted.
     libc = ctypes.CDLL(None)
@@ -240,7 +240,7 @@ def norm_conv_fits(
     groups: int,
     eps: float,
 ) -> bool:
-    return _winograd_fits(x) and conv_fits(x, weight)
+    return affine_conv_fits(x, scale, weight, bias)
 
 
 def norm_conv(
@@ -253,10 +253,22 @@ def norm_conv(
     eps: float,
 ) -> mx.array:
     """Winograd's tiles are normalised as they are read, so the map never is."""
-    B, H, W, C = x.shape
+    B, _, _, C = x.shape
     how, arrays = _norm(x, scale, shift, groups, eps)
     table = _call("group_table", _Norm, (B, 2, C), 2 * x.size, **arrays, **how)
-    shape = (B, H, W, weight.shape[0])
+    return affine_conv(x, table, weight, bias)
+
+
+def affine_conv_fits(
+    x: mx.array, table: mx.array, weight: Weight, bias: mx.array | None
+) -> bool:
+    return weight.shape[1:3] == (3, 3) and _winograd_fits(x) and conv_fits(x, weight)
+
+
+def affine_conv(
+    x: mx.array, table: mx.array, weight: Weight, bias: mx.array | None
+) -> mx.array:
+    shape = (*x.shape[:3], weight.shape[0])
     return _conv("winograd", shape, x, weight, bias, {}, table=table)
 
 
@@ -341,6 +353,12 @@ def _norm(
     how = {"batch": B, "pixels": H * W, "channels": C, "groups": groups, "eps": eps}
     scale, shift = weight.astype(mx.float32), bias.astype(mx.float32)
     return how, {"x": x, "weight": scale, "bias": shift}
+
+
+def moments(x: mx.array) -> mx.array:
+    B, H, W, C = x.shape
+    how = {"batch": B, "pixels": H * W, "channels": C}
+    return _call("moments", _Norm, (B, 2, C), 2 * x.size, x=x, **how)
 
 
 def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:

@@ -9,6 +9,13 @@ import mlx.core as mx
 P = ParamSpec("P")
 
 
+BACKENDS = ("cpu", "cuda", "metal")
+
+
+def always(*_: object, **__: object) -> bool:
+    return True
+
+
 def backend() -> str:
     """ "cpu", "cuda" or "metal": where MLX computes by default."""
     if mx.default_device().type == mx.DeviceType.cpu:

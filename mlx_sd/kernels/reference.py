@@ -99,6 +99,27 @@ def norm_conv(
     return conv(group_norm(x, scale, shift, groups, eps, silu=True), weight, bias)
 
 
+def affine_conv(
+    x: mx.array, table: mx.array, weight: Weight, bias: mx.array | None
+) -> mx.array:
+    """SiLU of x·scale + shift, and a 3x3 convolution.
+
+    Args:
+        table: (B, 2, C) float32, scale and shift of each channel.
+    """
+    scale, shift = (part[:, None] for part in mx.split(table, 2, axis=1))
+    y = nn.silu(x.astype(mx.float32) * scale + shift)
+    return conv(y.astype(x.dtype), weight, bias)
+
+
+def moments(x: mx.array) -> mx.array:
+    """(B, H, W, C) → (B, 2, C) float32, mean and variance of each channel."""
+    y = x.astype(mx.float32)
+    mean = y.mean(axis=2).mean(axis=1)
+    variance = mx.square(y - mean[:, None, None]).mean(axis=2).mean(axis=1)
+    return mx.stack([mean, variance], axis=1)
+
+
 def _group_means(x: mx.array, groups: int) -> mx.array:
     """(B, H, W, C) → (B, 1, 1, C), equal within a group"""
     B, _, _, C = x.shape

@@ -33,8 +33,8 @@ def decode(vae: AutoencoderKL, z: mx.array, pixels: int) -> mx.array:
         for block in others:
             x = _res_block(block, x)
         finer = level.resample if "resample" in level else None
-    norm = decoder.norm_out.of_parts(x.each(same))
-    return x.through(lambda rows: decoder.conv_out(norm(rows))).whole()
+    norm = decoder.norm_out.of_parts(x.parts())
+    return x.through(lambda rows: norm(decoder.conv_out, rows)).whole()
 
 
 def encode(vae: AutoencoderKL, image: mx.array, pixels: int) -> Moments:
@@ -47,32 +47,25 @@ def encode(vae: AutoencoderKL, image: mx.array, pixels: int) -> Moments:
         if "resample" in level:
             x = x.through(level.resample, reach=2, scale=0.5)
     x = _mid(encoder.mid, x)
-    norm = encoder.norm_out.of_parts(x.each(same))
-    out = x.through(lambda rows: encoder.conv_out(norm(rows))).whole()
+    norm = encoder.norm_out.of_parts(x.parts())
+    out = x.through(lambda rows: norm(encoder.conv_out, rows)).whole()
     return moments(vae.quant(out) if "quant" in vae else out)
 
 
 def _res_block(block: ResBlock, x: Bands, finer: Rows | None = None) -> Bands:
     """block(x), or block(finer(x)): the latter is the largest map, and never kept."""
     read, scale = (finer, 2) if finer else (same, 1)
-    norm1 = block.norm1.of_parts(x.each(read, scale=scale))
+    norm1 = block.norm1.of_parts(x.each(read, scale=2) if finer else x.parts())
 
-    def first(rows: mx.array) -> mx.array:
+    def first(rows: mx.array) -> tuple[mx.array, mx.array]:
         rows = read(rows)
         mx.eval(rows)  # or MLX holds the work of two convolutions at once
         skip = block.skip(rows) if "skip" in block else rows
-        return mx.concatenate([block.conv1(norm1(rows)), skip], axis=-1)
+        return norm1(block.conv1, rows), skip
 
     both = x.through(first, scale=scale)
-    norm2 = block.norm2.of_parts(
-        mx.split(rows, 2, axis=-1)[0] for rows in both.each(same)
-    )
-
-    def second(rows: mx.array) -> mx.array:
-        h, skip = mx.split(rows, 2, axis=-1)
-        return block.conv2(norm2(h)) + skip
-
-    return both.through(second)
+    norm2 = block.norm2.of_parts(both.parts())
+    return both.through(lambda h, skip: norm2(block.conv2, h) + skip)
 
 
 def _mid(mid: MidBlock, x: Bands) -> Bands:

@@ -31,38 +31,41 @@ class GroupNorm(nn.Module):
             x, weight, bias, self.weight, self.bias, self._groups, self._eps
         )
 
-    def of_parts(self, parts: Iterable[mx.array]) -> Callable[[mx.array], mx.array]:
-        """This norm and SiLU, with the statistics of a map that is only seen in parts.
+    def of_parts(
+        self, parts: Iterable[mx.array]
+    ) -> Callable[[Conv2d, mx.array], mx.array]:
+        """As `into`, with the statistics of a map that is only seen in parts.
 
         Args:
             parts: each (B, H, W, C), of any H and W; seen once, one after the other.
 
-        Returns: what normalises any pixels of that map, with SiLU behind it.
+        Returns: what normalises any pixels of that map, and applies a convolution.
         """
-        shares, means, variances = [], [], []  # of each part, by channel
+        found, shares = [], []  # moments of each part, and its pixels
         for x in parts:
-            y = x.astype(mx.float32)
-            means.append(_over_pixels(y))
-            variances.append(_over_pixels(mx.square(y - means[-1])))
+            found.append(kernels.moments(x))
             shares.append(float(x.shape[1] * x.shape[2]))
-            mx.eval(means[-1], variances[-1])
-        weights = mx.array(shares).reshape(1, -1, 1, 1) * (len(shares) / sum(shares))
-        centre, spread = (mx.concatenate(m, axis=1) for m in (means, variances))
-        mean = self._over_groups(centre * weights)
-        spread = spread + mx.square(centre - mean)
-        scale = mx.rsqrt(self._over_groups(spread * weights) + self._eps) * self.weight
+            mx.eval(found[-1])
+        weights = mx.array(shares).reshape(-1, 1, 1) / sum(shares)
+        means, variances = (
+            mx.stack([m[:, 0] for m in found]),
+            mx.stack([m[:, 1] for m in found]),
+        )
+        mean = self._over_groups((means * weights).sum(axis=0))
+        spread = ((variances + mx.square(means - mean)) * weights).sum(axis=0)
+        scale = mx.rsqrt(self._over_groups(spread) + self._eps) * self.weight
+        table = mx.stack([scale, self.bias - mean * scale], axis=1)
 
-        def norm(x: mx.array) -> mx.array:
-            y = (x.astype(mx.float32) - mean) * scale + self.bias
-            return kernels.silu(y).astype(x.dtype)
+        def into(conv: Conv2d, x: mx.array) -> mx.array:
+            return kernels.affine_conv(x, table, conv.held(), conv.get("bias"))
 
-        return norm
+        return into
 
     def _over_groups(self, x: mx.array) -> mx.array:
-        """(B, n, 1, C) → (B, 1, 1, C) means over n, equal within a group"""
-        B, _, _, C = x.shape
-        means = x.mean(axis=1).reshape(B, self._groups, -1).mean(axis=-1)
-        return mx.repeat(means, C // self._groups, axis=1)[:, None, None]
+        """(B, C) → (B, C) means, equal within a group"""
+        B, C = x.shape
+        means = x.reshape(B, self._groups, -1).mean(axis=-1)
+        return mx.repeat(means, C // self._groups, axis=1)
 
 
 class LayerNorm(nn.Module):
@@ -77,8 +80,3 @@ class LayerNorm(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(…, D) → (…, D)"""
         return kernels.layer_norm(x, self.weight, self.bias, self._eps)
-
-
-def _over_pixels(x: mx.array) -> mx.array:
-    """(B, H, W, C) → (B, 1, 1, C) means"""
-    return x.mean(axis=2, keepdims=True).mean(axis=1, keepdims=True)

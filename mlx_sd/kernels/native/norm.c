@@ -55,14 +55,18 @@ static void scale_item(void *job, long item) {
     }
 }
 
+static void channel_sums(struct norm *o, int threads) {
+    o->rows = (1 << 15) / o->channels + 1;
+    o->blocks = (o->pixels + o->rows - 1) / o->rows;
+    o->sums = take(o->batch * o->blocks * 2 * o->channels);
+    share(sum_item, o, o->batch * o->blocks, threads);
+}
+
 /* Leaves in `sums`, at each picture's first item, what x is to be multiplied with, and
    what is added then. */
 static void group_sums(struct norm *o, int threads) {
     long C = o->channels, each = C / o->groups, n = o->pixels * each;
-    o->rows = up(least(1 << 15, 1 << 20) / C + 1, 1);
-    o->blocks = (o->pixels + o->rows - 1) / o->rows;
-    o->sums = take(o->batch * o->blocks * 2 * C);
-    share(sum_item, o, o->batch * o->blocks, threads);
+    channel_sums(o, threads);
     for (long b = 0; b < o->batch; b++) {
         float *first = o->sums + b * o->blocks * 2 * C;
         const float *pilot = o->x + b * o->pixels * C;
@@ -88,6 +92,22 @@ static void group_sums(struct norm *o, int threads) {
 void group_norm(struct norm *o, int threads) {
     group_sums(o, threads);
     share(scale_item, o, o->batch * o->blocks, threads);
+    give(o->sums);
+}
+
+/* (batch, 2, channels): mean and variance of each channel */
+void moments(struct norm *o, int threads) {
+    long C = o->channels;
+    channel_sums(o, threads);
+    for (long b = 0; b < o->batch; b++)
+        for (long c = 0; c < C; c++) {
+            const float *part = o->sums + b * o->blocks * 2 * C + c;
+            double s = 0, q = 0;
+            for (long i = 0; i < o->blocks; i++) s += part[i * 2 * C], q += part[i * 2 * C + C];
+            s /= o->pixels, q = q / o->pixels - s * s;
+            o->out[b * 2 * C + c] = o->x[b * o->pixels * C + c] + s;
+            o->out[b * 2 * C + C + c] = q < 0 ? 0 : q; /* not fmax: no number stays so */
+        }
     give(o->sums);
 }
 
