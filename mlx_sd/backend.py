@@ -31,13 +31,15 @@ _GIB = 1 << 30
 # Without them it holds the operands of 30 operations, unless told of fewer: a UNet's
 # step then takes 0.7 GB beside the weights instead of 0.35, no faster.
 # And it raises "cache thrashing" where one process paints in many sizes.
-for _name, _value in {
+_CUDA = {
     "MLX_USE_CUDA_GRAPHS": "0",
     "MLX_MAX_OPS_PER_BUFFER": "8",
     "MLX_CUDA_CONV_CACHE_SIZE": "1024",
     "MLX_CUDA_SDPA_CACHE_SIZE": "1024",
-}.items():
-    os.environ.setdefault(_name, _value)
+}
+if sys.platform != "darwin":  # where the second would be Metal's
+    for _name, _value in _CUDA.items():
+        os.environ.setdefault(_name, _value)
 
 
 def setup() -> None:

@@ -1,12 +1,14 @@
 """Steps that take over from earlier ones what has hardly changed since.
 
 A cache stands between the denoiser and the UNet. It is asked once for each evaluation
-and either computes or answers from what it kept; it serves one picture.
+and either computes or answers from what it kept; it serves one picture. It is made for
+that picture's noise levels, its network's prediction, and how often its sampler
+evaluates the network in a step.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import mlx.core as mx
@@ -27,8 +29,7 @@ class Cache(Protocol):
         """What the UNet puts out, or something near it.
 
         Args:
-            step: from 0; the same for all evaluations of a step, of which only the
-                first is ever answered from what was kept.
+            step: from 0; the same for all evaluations of a step.
             x: (1, h, w, C) the noisy latent; sigma: its noise level.
             compute: asks the UNet.
         """
@@ -39,13 +40,15 @@ class UCache:
     """Adds what the network last added to its input, while that changes little.
 
     The error that this makes is estimated from how far the input has moved and how much
-    of that the output followed so far. As stable-diffusion.cpp has it.
+    of that the output followed so far. As stable-diffusion.cpp has it: of a sampler's
+    two evaluations in a step the first is always computed, and taught nothing by.
     """
 
     def __init__(
         self,
-        steps: int,
+        sigmas: Sequence[float],
         prediction: type[Prediction],
+        evaluations: int = 1,
         *,
         threshold: float = 1.0,
         start: float = 0.15,
@@ -54,21 +57,24 @@ class UCache:
         relative: float = 1.0,
         reset: float = 1.0,
     ):
-        self._steps, self._prediction = steps, prediction
+        self._steps, self._prediction = len(sigmas) - 1, prediction
+        self._last = evaluations - 1  # of a step's evaluations, from 0
         self._threshold, self._decay = threshold, decay
         self._relative, self._reset = bool(relative), bool(reset)
-        self._window = range(int(start * steps), min(int(end * steps), steps - 1))
+        top, bottom = (min(int(p * self._steps), self._steps - 1) for p in (start, end))
+        self._sigmas = sigmas[bottom], sigmas[top]  # the window, without the former
         self._added: Outputs = []  # to the input, when it was last computed
         self._computed: tuple[mx.array, mx.array] | None = None  # input and output
-        self._step, self._skipped, self._active = -1, 0, 0
+        self._step, self._evaluation, self._skipped, self._active = -1, 0, 0, 0
         self._moved = self._error = self._rate = 0.0
         self._change: float | None = None  # of the output, a running mean
 
     def __call__(
         self, step: int, x: mx.array, sigma: float, compute: Compute
     ) -> Outputs:
-        again, self._step = step == self._step, step
-        if again or step not in self._window:
+        self._evaluation = self._evaluation + 1 if step == self._step else 0
+        self._step, (low, high) = step, self._sigmas
+        if self._evaluation != self._last or not low < sigma <= high:
             return compute(None)
         shown = self._prediction.scale_input(x, sigma)
         if self._may_skip(shown):
@@ -127,8 +133,9 @@ class Spectrum:
 
     def __init__(
         self,
-        steps: int,
+        sigmas: Sequence[float],
         prediction: type[Prediction],
+        evaluations: int = 1,
         *,
         w: float = 0.4,
         m: float = 3,
@@ -141,17 +148,16 @@ class Spectrum:
         self._prediction = prediction
         self._weight, self._degree, self._ridge = w, int(m), lam
         self._window, self._flex = window, flex
-        self._warmup, self._stop = warmup, int(stop * steps)
+        self._warmup, self._stop = warmup, int(stop * (len(sigmas) - 1))
         self._history: list[tuple[float, Outputs]] = []  # time, x0 of each condition
-        self._step, self._count, self._foretold = -1, 0, 0
+        self._count, self._foretold = 0, 0  # evaluations
 
     def __call__(
         self, step: int, x: mx.array, sigma: float, compute: Compute
     ) -> Outputs:
-        first, self._step = step != self._step, step
         count, self._count = self._count, self._count + 1
         time = 2 * count / 50 - 1
-        if first and self._may_foretell(count):
+        if self._may_foretell(count):
             self._foretold += 1
             latents = self._foretell(time)
             return [self._prediction.out(x0, x, sigma) for x0 in latents]
@@ -195,8 +201,9 @@ class DeepCache:
 
     def __init__(
         self,
-        steps: int,
+        sigmas: Sequence[float],
         prediction: type[Prediction],
+        evaluations: int = 1,
         *,
         cache_interval: float = 3,
         cache_branch_id: float = 0,
@@ -257,6 +264,10 @@ def check(mode: str, given: Mapping[str, float]) -> None:
             kind = "a whole number" if whole else "a number"
             limits = f"from {low:g}" + ("" if high == math.inf else f" to {high:g}")
             raise ConfigError(f"cache_option {name}={value:g}: must be {kind} {limits}")
+    if mode == "ucache" and given.get("start", 0.15) >= given.get("end", 0.95):
+        raise ConfigError(
+            "cache_option start: must be less than end, 0.95 if not given"
+        )
 
 
 def _mean_size(x: mx.array) -> float:

@@ -101,17 +101,27 @@ class Codec:
         z = self._format.to_vae(latent).astype(self.dtype)
         if pixels < ALL:
             return vae_bands.decode(model, z, pixels)
+        if (out := self._in_one_piece(z)) is not None:
+            return out
+        self._tiling = Tiling()
+        self.__dict__.pop("_whole", None)
+        mx.clear_cache()
+        return vae_bands.decode(model, z, self._pixels(*latent.shape[1:3]))
+
+    def _in_one_piece(self, z: mx.array) -> mx.array | None:
+        """None if memory does not suffice; what was computed of it is gone then.
+
+        cuDNN's convolutions in float32 may ask for a hundred times the map.
+        """
         try:
             out = self._whole(z)
             mx.eval(out)
             return out
-        except RuntimeError as error:
-            # MLX says so when memory does not suffice; cuDNN's convolutions in float32
-            # may ask for a hundred times the map.
-            log.info("%s decodes in tiles from now on: %s", self._name, error)
-            self._tiling = Tiling()
-            mx.clear_cache()
-            return vae_bands.decode(model, z, self._pixels(*latent.shape[1:3]))
+        except (RuntimeError, MemoryError) as error:
+            if not any(word in str(error).lower() for word in ("alloc", "memory")):
+                raise
+            log.warning("the %s decodes in tiles from now on: %s", self._name, error)
+            return None
 
     def _encode(self, image: mx.array) -> mx.array:
         """What the encoder puts out: latents, or mean and log of the variance."""

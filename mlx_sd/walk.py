@@ -92,7 +92,8 @@ class Walk:
         if self._request.cache_mode is None:
             return None
         make, options = CACHES[self._request.cache_mode], self._request.cache_options()
-        return partial(make, self.count, self.prediction, **options)
+        evaluations = SAMPLERS[self._request.sampling_method].evaluations
+        return partial(make, self.sigmas, self.prediction, evaluations, **options)
 
     def draw(self, seed: int) -> Draw:
         """The noise that pictures are encoded with; seeded as the first picture's."""

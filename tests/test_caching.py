@@ -9,10 +9,12 @@ import seeded
 from parity import error, nchw, nhwc
 
 from mlx_sd import ConfigError, Request
-from mlx_sd.caching import CACHES, DeepCache, Spectrum, UCache, options
+from mlx_sd.caching import DeepCache, Spectrum, UCache, options
 from mlx_sd.models.unet import Deep
 from mlx_sd.opening import open_source
+from mlx_sd.sampling.levels import scaled_linear
 from mlx_sd.sampling.prediction import Eps
+from mlx_sd.sampling.samplers import SAMPLERS, walk
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20
@@ -96,7 +98,7 @@ def ucache_of_the_notes(threshold=1.0, reset=True):
 
 @pytest.mark.parametrize(("threshold", "reset"), [(1.0, 1), (2.0, 1), (2.0, 0)])
 def test_ucache_skips_the_steps_that_stable_diffusion_cpp_skips(threshold, reset):
-    walk = Walk(UCache(STEPS, Eps, threshold=threshold, reset=reset))
+    walk = Walk(UCache(SIGMAS, Eps, threshold=threshold, reset=reset))
     computed, latents = ucache_of_the_notes(threshold, bool(reset))
     assert walk.computed == computed and len(computed) < STEPS
     for ours, theirs in zip(walk.latents, latents, strict=True):
@@ -104,35 +106,37 @@ def test_ucache_skips_the_steps_that_stable_diffusion_cpp_skips(threshold, reset
 
 
 def test_ucache_computes_every_step_outside_its_window():
-    walk = Walk(UCache(STEPS, Eps, threshold=1e9, start=0.25, end=0.5))
+    walk = Walk(UCache(SIGMAS, Eps, threshold=1e9, start=0.25, end=0.5))
     assert walk.computed == [*range(7), *range(10, 20)]  # two to learn from
 
 
-def spectrum_of_the_notes():
+def spectrum_of_the_notes(twice=False):
     x = np.random.default_rng(3).normal(size=(1, 8, 8, 4)) * SIGMAS[0]
     computed, latents, kept = [], [], []
-    window, cached = 2.0, 0
+    window, cached, count = 2.0, 0, 0
     for step in range(STEPS):
         sigma, target = SIGMAS[step], SIGMAS[step + 1]
-        time = 2 * step / 50 - 1
-        if 4 <= step < int(0.9 * STEPS) and (cached + 1) % int(window):
-            cached += 1
-            times = np.array([t for t, _ in kept])
-            basis = np.stack([np.cos(k * np.arccos(times)) for k in range(4)], axis=1)
-            here = np.array([np.cos(k * np.arccos(time)) for k in range(4)])
-            h = np.stack([d for _, d in kept])
-            flat = h.reshape(len(kept), -1)
-            fit = np.linalg.solve(basis.T @ basis + np.eye(4), basis.T @ flat)
-            curve = (here @ fit).reshape(h.shape[1:])
-            line = h[-1] + 0.5 * (h[-1] - h[-2])
-            denoised = 0.6 * line + 0.4 * curve
-        else:
-            outs = network(x, sigma)
-            denoised = x - sigma * (outs[1] + 3 * (outs[0] - outs[1]))
-            computed.append(step)
-            window += 0.5 * (step >= 4)
-            cached = 0
-            kept = [*kept, (time, denoised)][-6:]
+        for _ in range(1 + twice):
+            time = 2 * count / 50 - 1
+            if 4 <= count < int(0.9 * STEPS) and (cached + 1) % int(window):
+                cached += 1
+                times = np.array([t for t, _ in kept])
+                basis = np.stack([np.cos(k * np.arccos(times)) for k in range(4)], 1)
+                here = np.array([np.cos(k * np.arccos(time)) for k in range(4)])
+                h = np.stack([d for _, d in kept])
+                flat = h.reshape(len(kept), -1)
+                fit = np.linalg.solve(basis.T @ basis + np.eye(4), basis.T @ flat)
+                curve = (here @ fit).reshape(h.shape[1:])
+                line = h[-1] + 0.5 * (h[-1] - h[-2])
+                denoised = 0.6 * line + 0.4 * curve
+            else:
+                outs = network(x, sigma)
+                denoised = x - sigma * (outs[1] + 3 * (outs[0] - outs[1]))
+                computed.append(step)
+                window += 0.5 * (count >= 4)
+                cached = 0
+                kept = [*kept, (time, denoised)][-6:]
+            count += 1
         x = denoised + (x - denoised) * (target / sigma)
         latents.append(x)
     return computed, latents
@@ -140,17 +144,43 @@ def spectrum_of_the_notes():
 
 def test_spectrum_foretells_as_stable_diffusion_cpp_does():
     """There from guided latents; ours, from each condition's, is the same."""
-    walk = Walk(Spectrum(STEPS, Eps))
+    walk = Walk(Spectrum(SIGMAS, Eps))
     computed, latents = spectrum_of_the_notes()
     assert walk.computed == computed and len(computed) < STEPS
     for ours, theirs in zip(walk.latents, latents, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["ucache", "spectrum"])
-def test_a_second_evaluation_of_a_step_is_computed(name):
-    walk = Walk(CACHES[name](STEPS, Eps), twice=True)
-    assert set(walk.computed) == set(range(STEPS))
+def test_of_two_evaluations_in_a_step_ucache_answers_the_second():
+    """As the first is the same here, it is the only one that changes nothing."""
+    walk = Walk(UCache(SIGMAS, Eps, 2), twice=True)
+    computed, latents = ucache_of_the_notes()
+    assert sorted(walk.computed) == sorted([*range(STEPS), *computed])
+    np.testing.assert_allclose(walk.latents[-1], latents[-1], atol=1e-4)
+
+
+def test_spectrum_foretells_every_evaluation_of_a_step():
+    walk = Walk(Spectrum(SIGMAS, Eps, 2), twice=True)
+    computed, latents = spectrum_of_the_notes(twice=True)
+    assert walk.computed == computed and len(computed) < 2 * STEPS
+    for ours, theirs in zip(walk.latents, latents, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_evaluate_as_often_as_they_say(name):
+    sampler, asked = SAMPLERS[name], []
+
+    def denoise(x, sigma):
+        asked.append(sigma)
+        return (0.9 * x, 0.9 * x) if sampler.uncond else 0.9 * x
+
+    steps, sigmas = [], [8.0, 4.0, 2.0, 1.0]
+    table = scaled_linear()
+    for _ in walk(name, denoise, mx.ones((1, 4, 4, 4)), sigmas, lambda: 0, table=table):
+        steps.append(len(asked))
+    # plms begins with a step of two.
+    assert steps[2] - steps[1] == steps[1] - steps[0] == sampler.evaluations
 
 
 def test_deepcache_computes_the_deep_levels_at_every_nth_step():
@@ -160,7 +190,7 @@ def test_deepcache_computes_the_deep_levels_at_every_nth_step():
         reused.append(deep.reuse)
         return []
 
-    cache = DeepCache(9, Eps, cache_interval=3)
+    cache = DeepCache(range(10), Eps, cache_interval=3)
     for step in range(9):
         cache(step, mx.zeros(1), 1.0, compute)
     assert reused == [False, True, True] * 3
@@ -193,6 +223,7 @@ def test_options_are_those_of_stable_diffusion_cpp():
     [
         ("ucach", "", "unknown cache_mode 'ucach'; did you mean ucache?"),
         ("ucache", "treshold=1", "unknown cache_option of ucache 'treshold'; did you"),
+        ("ucache", "start=0.5,end=0.5", "cache_option start: must be less than end"),
         ("ucache", "start=2", "cache_option start=2: must be a number from 0 to 1"),
         (
             "spectrum",

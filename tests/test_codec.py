@@ -70,6 +70,15 @@ def test_what_memory_does_not_suffice_for_is_decoded_in_tiles(small, monkeypatch
     assert len(asked) == 1
 
 
+def test_other_failures_are_not_taken_for_want_of_memory(small, monkeypatch):
+    def decode(self, z):
+        raise RuntimeError("a kernel does not compile")
+
+    monkeypatch.setattr(FastDecoder, "__call__", decode)
+    with pytest.raises(RuntimeError, match="does not compile"):
+        codec(small).decode(SCALE * parity.nhwc(GOLDEN["latent"]))
+
+
 def test_pictures_are_encoded_to_a_draw_or_the_mean(small):
     image, codec_ = parity.nhwc(GOLDEN["image"]), codec(small)
     noise = np.random.default_rng(0).normal(size=GOLDEN["mean"].shape)

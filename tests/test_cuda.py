@@ -1,6 +1,7 @@
 """Recordings of networks: their memory anywhere, what they compute on NVIDIA GPUs."""
 
 import random
+from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -79,11 +80,48 @@ def test_snapshot_notices_what_is_exchanged_added_or_taken():
     def replace(unet):
         unet.down[1].blocks[0].res.emb = nn.Linear(256, 128)
 
+    def rename(unet):
+        unet.conv_in.scales = unet.conv_in.pop("bias")
+
+    assert changed(rename)
     assert changed(exchange)
     assert changed(replace)
     assert changed(lambda unet: setattr(unet.conv_in, "more", mx.zeros(3)))
     assert changed(lambda unet: unet.conv_in.pop("bias"))
     assert changed(lambda unet: unet.down.pop())
+
+
+def test_two_lengths_of_text_that_take_turns_are_recorded_once_each(monkeypatch):
+    made = []
+
+    class Recorded:
+        def __init__(self, weights, x, context):
+            made.append(context.shape[1])
+            if context.shape[1] == 231:
+                raise RuntimeError("[cuda] out of memory")
+
+        def serves(self, x, context):
+            return True
+
+        def __call__(self, x, t, context, vector):
+            return context.shape[1]
+
+    for name, value in {
+        "RecordedUNet": Recorded,
+        "Weights": lambda unet: SimpleNamespace(unchanged=lambda: True),
+        "fits": lambda unet, x: True,
+    }.items():
+        monkeypatch.setattr(f"mlx_sd.cuda.unet.{name}", value)
+    fast, x = FastUNet(lambda *_: "operations", wait=1), mx.zeros((2, 8, 8, 4))
+
+    def call(length):
+        return fast(x, mx.zeros(2), mx.zeros((2, length, 96)))
+
+    assert [call(n) for n in (77, 154) * 3] == ["operations"] * 2 + [77, 154] * 2
+    assert made == [77, 154]
+    assert [call(231) for _ in range(3)] == ["operations"] * 3
+    assert made == [77, 154, 231]  # which is not tried again, nor keeps others from it
+    assert [call(154), call(77), call(77)][::2] == [154, 77]
 
 
 def test_recording_can_be_turned_off(monkeypatch):

@@ -63,6 +63,15 @@ def test_wheel_works_without_the_checkout(built, tmp_path):
     assert done.stdout.startswith(str(tmp_path)) and "SD 1.x" in done.stdout
 
 
+def test_what_the_readme_names_is_there_from_the_start():
+    code = (
+        "import mlx_sd; mlx_sd.convert.convert; mlx_sd.load; mlx_sd.Request;"
+        "assert {*mlx_sd.__all__, 'convert'} == set(dir(mlx_sd))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_checkout_has_convert_as_a_link():
     link = ROOT / "mlx_sd" / "convert"
     assert link.is_symlink() and link.resolve() == ROOT / "convert"

@@ -116,10 +116,10 @@ def test_tiles_leave_no_seam(small, dtype, bound):
 
 
 @pytest.mark.skipif(mx.cuda.is_available(), reason="cuDNN takes what it likes beside")
-@pytest.mark.parametrize("kernels", ["references", "usual"])
+@pytest.mark.parametrize("kernels", ["MLX's own", "usual"])
 def test_tiles_take_less_memory(small, kernels, monkeypatch):
-    """A fifth of the whole, as plain MLX computes that; a CPU's kernels need less."""
-    if kernels == "references":
+    """A fifth of the whole, as MLX's operations compute that; others need less."""
+    if kernels == "MLX's own":
         monkeypatch.setattr(cpu, "library", lambda: None)
     latent, peaks = normal(1, 32, 16, 4), []
     for tiling in (None, Tiling(size=(4, 4))):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.core as mx
+
 from ..errors import ConfigError
 from ..image import save
 from ..pipeline import Pipeline, Progress
@@ -34,6 +36,8 @@ class Preview:
             latent = self.pipeline.source.prediction.scale_input(
                 progress.latent, progress.target
             )
+        if not mx.isfinite(latent).all():
+            return  # the pipeline says so next, with the step
         if self.way == "proj":
             image = self.pipeline.project(latent)
         else:

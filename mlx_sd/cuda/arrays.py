@@ -65,7 +65,8 @@ class Snapshot:
 
     def unchanged(self) -> bool:
         return all(len(c) == size for c, size in self._sizes) and all(
-            c[key] is value for c, key, value in self._items
+            (c.get(key) if isinstance(c, dict) else c[key]) is value
+            for c, key, value in self._items
         )
 
 

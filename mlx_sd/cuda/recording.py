@@ -7,12 +7,13 @@ are MLX's arrays, and an arena for inputs, outputs and what is computed between.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import mlx.core as mx
 
 from . import transfer
 from .arrays import Array, addresses
-from .driver import Graph, Stream
+from .driver import CudaError, Graph, Stream
 from .recorder import Recorder
 
 _LONG = 0.25  # seconds; a screen's GPU is reset after a few
@@ -101,4 +102,7 @@ class Recording:
         return out
 
     def __del__(self) -> None:
-        self._stream.synchronize()  # before its memory serves others
+        with suppress(CudaError):  # which a broken device raises forever
+            if hasattr(self, "_stream"):
+                self._stream.synchronize()  # before its memory serves others
+        mx.synchronize()  # whose kernels know addresses in it, and do not hold it

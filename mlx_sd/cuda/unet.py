@@ -20,14 +20,17 @@ from .recording import Recording
 
 log = logging.getLogger(__name__)
 
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]  # of the latent and the text
+_KEPT = 2  # recordings
+
 
 class FastUNet:
     """A UNet that is called as usual, and recorded where a recording serves.
 
     To record takes seconds, more when a machine does it for the first time, and saves
-    8 ms a step: some calls of one size are made as usual first. The recording of
-    the last size is kept, as it holds memory, and the network's own way serves what a
-    recording does not have.
+    8 ms a step: some calls of one size are made as usual first. Recordings hold memory,
+    so two are kept, as prompts of unlike length take turns; and the network's own way
+    serves what a recording does not have.
     """
 
     def __init__(self, unet: UNet, wait: int | None = None):
@@ -37,9 +40,9 @@ class FastUNet:
         """
         self._unet = unet
         self._wait = patience(50) if wait is None else wait
-        self._called = Counter[tuple[int, ...]]()
+        self._called = Counter[Shapes]()
         self._weights: Weights | None = None
-        self._recorded: RecordedUNet | None = None
+        self._recorded: dict[Shapes, RecordedUNet] = {}  # the last one made is the last
 
     def __call__(
         self,
@@ -51,23 +54,31 @@ class FastUNet:
     ) -> mx.array:
         if any(not _absent(other) for other in others.values()):
             return self._unet(x, t, context, vector, **others)
-        if self._recorded is None or not self._recorded.serves(x, context):
-            self._recorded = None  # its memory is free for the next
-            self._called[x.shape] += 1
-            if self._called[x.shape] > self._wait and fits(self._unet, x):
-                self._record(x, context)
-        if self._recorded is None:
+        shapes = x.shape, context.shape
+        recorded = self._recorded.get(shapes)
+        if recorded is not None and not recorded.serves(x, context):
+            recorded = None
+            del self._recorded[shapes]
+        if recorded is None:
+            self._called[shapes] += 1
+            if self._called[shapes] > self._wait and fits(self._unet, x):
+                recorded = self._record(x, context)
+        if recorded is None:
             return self._unet(x, t, context, vector, **others)
-        return self._recorded(x, t, context, vector)
+        return recorded(x, t, context, vector)
 
-    def _record(self, x: mx.array, context: mx.array) -> None:
-        if self._weights is None or not self._weights.unchanged():
-            self._weights = Weights(self._unet)
+    def _record(self, x: mx.array, context: mx.array) -> "RecordedUNet | None":
+        shapes = x.shape, context.shape
+        while len(self._recorded) >= _KEPT:  # their memory is free for the next
+            del self._recorded[next(iter(self._recorded))]
         try:
-            self._recorded = RecordedUNet(self._weights, x, context)
+            if self._weights is None or not self._weights.unchanged():
+                self._weights = Weights(self._unet)
+            self._recorded[shapes] = RecordedUNet(self._weights, x, context)
         except (CudaError, RuntimeError) as error:  # the latter: out of memory
             log.warning("the UNet runs as MLX's operations: %s", error)
-            self._wait = 1 << 60
+            self._called[shapes] = -(1 << 60)
+        return self._recorded.get(shapes)
 
 
 def _absent(value: Any) -> bool:

@@ -40,7 +40,7 @@ class FastDecoder:
             self._recorded = RecordedDecoder(self._vae, z)
         except (CudaError, RuntimeError) as error:  # the latter: out of memory
             log.warning("the VAE runs as MLX's operations: %s", error)
-            self._wait = 1 << 60
+            self._called[z.shape] = -(1 << 60)
 
 
 def fits(vae: AutoencoderKL, z: mx.array) -> bool:

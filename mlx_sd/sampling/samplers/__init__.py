@@ -65,6 +65,7 @@ class Sampler:
     eta_max: float = math.inf
     scheduler: str | None = None  # unless the user names one; None: the family's
     uncond: bool = False  # `denoise` has to be a GuidedDenoise
+    evaluations: int = 1  # of the network in a step, but for a last one down to 0
 
     @cached_property
     def options(self) -> frozenset[str]:
@@ -80,11 +81,11 @@ class Sampler:
 SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(euler, "Euler"),
     "euler_a": Sampler(euler_ancestral, "Euler a", eta=1.0),
-    "heun": Sampler(heun, "Heun"),
-    "dpm2": Sampler(dpm2, "DPM2"),
-    "dpm2_a": Sampler(dpm2_ancestral, "DPM2 a", eta=1.0),
-    "dpm++2s_a": Sampler(dpmpp_2s_ancestral, "DPM++ 2S a", eta=1.0),
-    "dpm++sde": Sampler(dpmpp_sde, "DPM++ SDE", eta=1.0),
+    "heun": Sampler(heun, "Heun", evaluations=2),
+    "dpm2": Sampler(dpm2, "DPM2", evaluations=2),
+    "dpm2_a": Sampler(dpm2_ancestral, "DPM2 a", eta=1.0, evaluations=2),
+    "dpm++2s_a": Sampler(dpmpp_2s_ancestral, "DPM++ 2S a", eta=1.0, evaluations=2),
+    "dpm++sde": Sampler(dpmpp_sde, "DPM++ SDE", eta=1.0, evaluations=2),
     "dpm++2m": Sampler(dpmpp_2m, "DPM++ 2M"),
     "dpm++2mv2": Sampler(dpmpp_2m_v2, "DPM++ 2M v2"),
     "dpm++2m_sde": Sampler(dpmpp_2m_sde, "DPM++ 2M SDE", eta=1.0),
@@ -101,7 +102,7 @@ SAMPLERS: dict[str, Sampler] = {
         euler_ancestral, "DDIM trailing", eta=0.0, scheduler="simple"
     ),
     "res_multistep": Sampler(res_multistep, "RES multistep", eta=0.0),
-    "res_2s": Sampler(res_2s, "RES 2S", eta=0.0),
+    "res_2s": Sampler(res_2s, "RES 2S", eta=0.0, evaluations=2),
     "er_sde": Sampler(er_sde, "ER SDE", eta=1.0),
     "unipc": Sampler(unipc, "UniPC"),
     "euler_cfg_pp": Sampler(euler_cfg_pp, "Euler CFG++", uncond=True),

@@ -1,0 +1,67 @@
+"""Steps of a picture are told one by one, also where the next is begun early."""
+
+from types import SimpleNamespace
+
+import mlx.core as mx
+import pytest
+from loaded import bundled
+
+from mlx_sd import Request, SDError, backend
+from mlx_sd.cli.preview import Preview
+from mlx_sd.pipeline import Progress
+from mlx_sd.sampling.samplers import Step
+from mlx_sd.walk import Walk
+
+COUNT = 5
+
+
+def taken(begun: list[int], broken: int = -1):
+    """Progress of COUNT steps; `begun` gets the numbers of those asked for."""
+    pipeline = bundled()
+    walk = Walk(pipeline.source, pipeline.resolve(Request("a house", steps=COUNT)))
+    denoiser = SimpleNamespace(begin=lambda step: None, step=0)
+
+    def steps():
+        for i in range(COUNT):
+            begun.append(i + 1)
+            x = mx.full((1, 4, 4, 4), mx.nan if i + 1 >= broken > 0 else float(i))
+            yield Step(i, walk.sigmas[i], x, x)
+
+    return walk.take(steps(), 0, range(COUNT), denoiser)
+
+
+@pytest.fixture(params=[0, 1])
+def ahead(request, monkeypatch) -> int:
+    monkeypatch.setattr(backend, "run_ahead", lambda: request.param)
+    return request.param
+
+
+def test_every_step_is_told(ahead):
+    events = list(taken([]))
+    assert [event.step for event in events] == [1, 2, 3, 4, 5]
+    assert [event.latent[0, 0, 0, 0].item() for event in events] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("broken", [1, 3, COUNT])
+def test_the_step_that_gives_no_numbers_is_named(ahead, broken):
+    told = []
+    with pytest.raises(SDError, match=f"^step {broken} of {COUNT} gave values"):
+        for event in taken([], broken):
+            told.append(event.step)
+    assert told == list(range(1, broken + ahead))
+
+
+def test_no_step_is_begun_after_the_last_that_was_asked_for(ahead):
+    begun: list[int] = []
+    walked = taken(begun)
+    next(walked), next(walked)
+    walked.close()
+    assert begun == [1, 2]
+
+
+def test_a_preview_leaves_values_that_are_no_numbers_to_the_pipeline(tmp_path):
+    path, latent = tmp_path / "p.png", mx.full((1, 4, 4, 4), mx.nan)
+    for way in ("proj", "vae"):
+        preview = Preview(bundled(), way, path, interval=1, noisy=False)
+        preview.show(Progress(0, 1, 5, 1.0, latent, latent, 0.5))
+    assert not path.exists()
