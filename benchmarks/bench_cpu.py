@@ -196,15 +196,18 @@ def report(path: str, options: argparse.Namespace) -> None:
             "GB",
         )
     row("peak memory of a VAE decode", run(vae).peak / 1e9, "GB")
+    if options.alone:
+        return
     written = write_results("cpu", {"beside peers": beside, "alone": figures})
-    if beside:
-        walls = {w: {k: s[0] for k, s in row.items()} for w, row in beside.items()}
-        bars(f"seconds; {about()}", walls).save(written.with_suffix(".png"))
-    print(f"\nwritten: {written}")
+    walls = {w: {k: s[0] for k, s in row.items()} for w, row in beside.items()}
+    bars(f"seconds; {about()}", walls).save(written.with_suffix(".png"))
+    print(f"\nwritten: {written} and its .png")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--alone", action="store_true", help="without the peers")
+    parser.add_argument(
+        "--alone", action="store_true", help="without the peers; writes nothing"
+    )
 
 
 if __name__ == "__main__":

@@ -214,7 +214,9 @@ def report(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rows", help="comma-separated, all if not given")
+    parser.add_argument(
+        "--rows", help="comma-separated, all if not given; writes only with --output"
+    )
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--modes", default="eager,graph,compiled", help="of the peer")
     parser.add_argument("--output", type=Path, help="folder for the JSON file")
@@ -227,6 +229,8 @@ def main() -> None:
     rows = options.rows.split(",") if options.rows else list(ROWS)
     print(about := describe())
     folder = options.output or Path(__file__).parent / "results"
+    if options.rows and not options.output:
+        return report(rows, not options.no_peer, options.modes, lambda results: None)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"cuda-{datetime.date.today().isoformat()}.json"
 

@@ -10,7 +10,7 @@ on a GPU. Prints tables, and writes JSON and a plot into results/.
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -123,21 +123,23 @@ def main() -> None:
     if is_child(JOBS):
         return
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--largest", type=int, default=2048, help="side in pixels")
+    parser.add_argument("--largest", type=int, help="side in pixels; writes nothing")
     largest = parser.parse_args().largest
     print(about())
-    sides = tuple(side for side in SIDES if side <= largest)
-    tables: dict[str, dict[str, dict[int, Figure]]] = {
-        "side of the picture": {
-            "guided step": {x: point(step, x, 1) for x in sides},
-            "VAE decode": {x: point(decode, x, "whole") for x in sides},
-            "VAE decode in tiles": {x: point(decode, x, "tiled") for x in sides},
-        },
-        "batch at 512x512": {"guided step": {x: point(step, 512, x) for x in BATCHES}},
-        "steps": {"bundled model's picture": {x: point(steps, x) for x in STEPS}},
-    }
-    for title, works in tables.items():
-        table(title, works)
+    tables: dict[str, dict[str, dict[int, Figure]]] = {}
+
+    def add(title: str, name: str, points: Sequence[int], at: Callable) -> None:
+        found = tables.setdefault(title, {})[name] = {x: at(x) for x in points}
+        table(title, {name: found})
+
+    side, sides = "side of the picture", [x for x in SIDES if x <= (largest or x)]
+    add(side, "guided step", sides, lambda x: point(step, x, 1))
+    add(side, "VAE decode", sides, lambda x: point(decode, x, "whole"))
+    add(side, "VAE decode in tiles", sides, lambda x: point(decode, x, "tiled"))
+    add("batch at 512x512", "guided step", BATCHES, lambda x: point(step, 512, x))
+    add("steps", "bundled model's picture", STEPS, lambda x: point(steps, x))
+    if largest:
+        return
     path = write_results(f"growth-{kind()}", {"tables": tables})
     plot(tables).save(path.with_suffix(".png"))
     print(f"\nwritten: {path} and its .png")

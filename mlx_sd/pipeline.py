@@ -98,7 +98,7 @@ class Pipeline(Stage):
         request: Request,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> list[Image.Image]:
-        """All pictures of a request, RGB; `on_progress` is called after each step.
+        """All pictures of a request, RGB; `on_progress` is called for each step.
 
         They have the request's width and height, but with `inpaint_full_res` the size
         of `init_img`. Raises: as stream() does.
@@ -116,7 +116,9 @@ class Pipeline(Stage):
     ) -> Iterator[Progress | Picture]:
         """Denoise each picture, yielding every step, then decode and yield them all.
 
-        Stop iterating to cancel: no further step is computed.
+        Stop iterating to cancel: no further step is computed. A step is done when it is
+        yielded, but on a GPU begun, so that the next can be before it has ended; what
+        looks at its latents waits for them.
 
         Args:
             keep: whether the UNet stays in memory for the next request.
