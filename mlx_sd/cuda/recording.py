@@ -102,7 +102,7 @@ class Recording:
         return out
 
     def __del__(self) -> None:
-        with suppress(CudaError):  # which a broken device raises forever
+        with suppress(CudaError, RuntimeError):  # a device that broke
             if hasattr(self, "_stream"):
                 self._stream.synchronize()  # before its memory serves others
-        mx.synchronize()  # whose kernels know addresses in it, and do not hold it
+            mx.synchronize()  # whose kernels know addresses in it, and do not hold it
