@@ -29,15 +29,15 @@ from mlx_sd.tiling import Tiling
 SIDES = (256, 512, 768, 1024, 1536, 2048)
 BATCHES = (1, 2, 4, 8, 16)
 STEPS = (5, 10, 20, 40, 80)
-PATIENCE = 3  # seconds: what takes less is run again
+PATIENCE = 15  # seconds: as long as all runs took less, there is another
 
 Figure = dict[str, float]
 
 
 def measured(work: Callable[[], object]) -> Figure:
-    """Seconds, of four after a first one if that is short; and GB of arrays."""
+    """Seconds, of up to four runs after a first one; and GB of arrays."""
     taken: list[float] = []
-    while len(taken) < 5 and (not taken or taken[-1] < PATIENCE):
+    while len(taken) < 5 and sum(taken) < PATIENCE:
         start = time.perf_counter()
         work()
         taken.append(time.perf_counter() - start)
