@@ -89,6 +89,9 @@ class Layer(nn.Module):
     def upsampling(self, x: mx.array) -> mx.array:
         return self._run(self._layer.upsampling, x)
 
+    def into(self, conv: "Layer", x: mx.array) -> mx.array:
+        return self._run(lambda: conv._run(self._layer.into, conv._layer, x))
+
     def _run(self, call: Callable[..., mx.array], *inputs, **options) -> mx.array:
         weights = [(n, read(p, mx.float32)) for n, p in self._parameters.items()]
         self._layer.load_weights(weights, strict=True)
