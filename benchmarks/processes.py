@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from common import about
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import seeded  # noqa: E402
-from process import peak as peak_memory  # noqa: E402
+import seeded
+from process import peak as peak_memory
 
 Job = Callable[..., Any]  # takes strings, returns what JSON can hold
 
