@@ -20,9 +20,7 @@ from mlx_sd.tokenizers import ClipTokenizer
 
 GOLDEN = np.load(Path(__file__).parent / "golden/encodings.npz")
 CASES = json.loads(str(GOLDEN["cases"]))
-# Relative; both compute in float32. The mean that emphasis keeps is a small difference,
-# which multiplies the rounding of an encoder: H100, 1.03e-5 of a prompt with emphasis.
-BOUND = 2e-5 if mx.cuda.is_available() else 1e-5
+BOUND = 1e-5  # relative; both compute in float32
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,6 @@ def test_tiles_leave_no_seam(small, dtype, bound):
     assert difference.mean() < bound * mx.abs(expected).mean()
 
 
-@pytest.mark.skipif(mx.cuda.is_available(), reason="cuDNN takes what it likes beside")
 @pytest.mark.parametrize("kernels", ["MLX's own", "usual"])
 def test_tiles_take_less_memory(small, kernels, monkeypatch):
     """A fifth of the whole, as MLX's operations compute that; others need less."""
