@@ -30,6 +30,15 @@ def peak() -> int:
     """
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return _status("VmHWM")
+
+
+def resident() -> int:
+    """The memory of this process on Linux, in bytes."""
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int:
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) << 10

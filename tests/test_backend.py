@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from process import python
 
 from mlx_sd import backend, blas
 from mlx_sd.kernels import cpu
@@ -345,3 +346,24 @@ def test_small_networks_use_one_thread_and_large_ones_all():
     assert threads() == 1
     backend.prepare_for(860_000_000)
     assert threads() == every
+
+
+KEPT = """
+import mlx.core as mx
+from mlx_sd import backend
+from process import resident
+
+mx.set_cache_limit(0)
+mx.eval(mx.zeros((7 << 20,)))  # 28 MB: when it is freed, glibc keeps smaller ones
+arrays = [mx.random.normal((1 << 18,)) for _ in range(100)]  # 1 MB each
+mx.eval(arrays)
+last, before = arrays[-1], resident()
+del arrays
+backend.trim()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory, by Linux's count")
+def test_trimmed_memory_goes_back_although_some_above_it_is_in_use():
+    assert int(python("-c", KEPT)) > 80 << 20
