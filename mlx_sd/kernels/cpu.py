@@ -46,7 +46,8 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         log.info("no native kernels: %s", error)
         return None
-    # Without the arrays that MLX's own convolutions make, less is worth keeping.
+    # Without the arrays that MLX's own convolutions make, less is worth keeping; and
+    # where still less is, as in backend.frugal, it stays so.
     mx.set_cache_limit(min(_CACHE, mx.set_cache_limit(_CACHE)))
     # By itself glibc soon takes arrays of up to 32 MB from its heap, where one that is
     # in use keeps all below it from the system: 0.4 GB while a picture is painted.
