@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Tensor:
     def pieces(self) -> Iterator[Piece]:
         """Its bytes, in order; those of a type that stays are passed on untouched."""
         for entry in self.sources:
-            raw, size = cache(entry.raw), math.prod(entry.shape)
+            raw, size = _opened(entry), math.prod(entry.shape)
             for start in range(0, size, CHUNK):
                 stop = min(start + CHUNK, size)
                 yield partial(self._piece, entry, raw, start, stop)
@@ -52,6 +52,16 @@ class Tensor:
                 f"{entry.path}: {entry.name} holds numbers beyond {self.dtype}"
                 f" ({error}); give it another type, such as bf16"
             ) from error
+
+
+def _opened(entry: Entry) -> Piece:
+    """What gives a tensor's bytes to each of its pieces.
+
+    A map of the file is made anew by each, so that the pages that a piece has read go
+    with it; what is no map may have cost work, and is kept.
+    """
+    raw = entry.raw()
+    return entry.raw if isinstance(raw, np.memmap) else lambda: raw
 
 
 def decode(dtype: str, data: np.ndarray) -> np.ndarray:

@@ -231,7 +231,7 @@ print(peak() - before)
 """
 
 
-def test_memory_holds_no_more_than_a_tensor_and_some_pieces(tmp_path):
+def test_memory_holds_pieces_and_no_whole_tensor(tmp_path):
     shapes = {f"{i}.weight": (1024, 12288) for i in range(6)}  # 50 MB each
     source = checkpoints.hollow(tmp_path / "a.safetensors", shapes, "F32")
-    assert int(python("-c", MEASURE, source, tmp_path / "b.gguf")) < 100e6
+    assert int(python("-c", MEASURE, source, tmp_path / "b.gguf")) < 80e6
