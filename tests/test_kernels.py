@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_sd.kernels import OPERATIONS, cpu, plain, reference
+from mlx_sd.kernels import OPERATIONS, cpu, cuda, plain, reference
 from mlx_sd.kernels.dispatch import Operation, Variant, backend
 from mlx_sd.kernels.packed import Packed
 
@@ -110,6 +110,32 @@ def test_variants_agree_with_the_reference(name, dtype):
             wide_always = name == "moments"
             assert ours.dtype == (mx.float32 if wide_always else dtype), (run, case)
             assert error(ours, expected) < BOUNDS[dtype], (run, case)
+
+
+@pytest.mark.parametrize("name", ["conv", "upsample_conv"])
+def test_convolutions_as_products_agree_with_the_reference(name):
+    """Those of CUDA without TF32, which any backend can run."""
+    for case in CASES[name]:
+        args = arguments(case, mx.float32, mx.float32)
+        ours = getattr(cuda, f"exact_{name}")(*args)
+        assert error(ours, getattr(reference, name)(*args)) < BOUNDS[mx.float32], case
+
+
+def test_convolutions_as_products_take_a_few_maps():
+    x, weight = mx.zeros((1, 128, 128, 64)), mx.zeros((64, 3, 3, 64))
+    mx.eval(x, weight)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(cuda.exact_conv(x, weight))
+    assert mx.get_peak_memory() - before < 6 * x.nbytes
+
+
+def test_only_without_tf32_are_convolutions_products(monkeypatch):
+    x = mx.zeros((1, 4, 4, 8))
+    monkeypatch.setenv("MLX_ENABLE_TF32", "0")
+    assert cuda.is_exact(x) and not cuda.is_exact(x.astype(mx.float16))
+    monkeypatch.delenv("MLX_ENABLE_TF32")
+    assert not cuda.is_exact(x)
 
 
 @pytest.mark.parametrize("weights", [mx.float16, mx.bfloat16], ids=str)

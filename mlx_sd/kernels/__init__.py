@@ -22,6 +22,7 @@ conv = Operation(
     reference.conv,
     Variant("cpu", cpu.conv_fits, cpu.conv),
     Variant("cpu", plain.ready, plain.conv),
+    Variant("cuda", cuda.is_exact, cuda.exact_conv),
     Variant("cuda", cuda.conv_fits, cuda.conv),
 )
 geglu = Operation(
@@ -61,6 +62,7 @@ upsample_conv = Operation(
     reference.upsample_conv,
     Variant("cpu", cpu.upsample_conv_fits, cpu.upsample_conv),
     Variant("cpu", plain.ready, plain.upsample_conv),
+    Variant("cuda", cuda.is_exact, cuda.exact_upsample_conv),
     Variant("cuda", cuda.upsample_conv_fits, cuda.upsample_conv),
 )
 

@@ -4,6 +4,7 @@ MLX lets go of what an operation read some operations later, once the GPU has co
 far: of large maps, many are held. So a convolution of them is waited for.
 """
 
+import os
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import mlx.core as mx
 
 from . import reference
 from .jit import cuda_kernel
-from .packed import Weight
+from .packed import Weight, dense
 
 _LARGE = 1 << 25  # bytes of a map; less is soon computed, and waiting would cost time
 _THREADS = 512
@@ -41,6 +42,42 @@ def conv(
     out = reference.conv(x, weight, bias, stride, padding)
     mx.eval(out)
     return out
+
+
+def is_exact(x: mx.array, *_: object, **__: object) -> bool:
+    """In float32, of which TF32 would leave ten bits."""
+    return x.dtype == mx.float32 and os.environ.get("MLX_ENABLE_TF32") == "0"
+
+
+def exact_conv(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None = None,
+    stride: int = 1,
+    padding: int = 1,
+) -> mx.array:
+    """A product for each of the kernel's pixels; with these alone it takes no more
+    than a few maps, where cuDNN's ways without TF32 may ask for a hundred."""
+    w = dense(weight, x.dtype)
+    filters, high, wide, C = w.shape
+    around = (padding, padding)
+    x = mx.pad(x, [(0, 0), around, around, (0, 0)])
+    B, H, W, _ = x.shape
+    rows, columns = (H - high) // stride + 1, (W - wide) // stride + 1
+    out = mx.zeros((filters,), x.dtype) if bias is None else bias.astype(x.dtype)
+    for i in range(high):
+        for j in range(wide):
+            down = slice(i, i + (rows - 1) * stride + 1, stride)
+            across = slice(j, j + (columns - 1) * stride + 1, stride)
+            out = mx.addmm(out, x[:, down, across].reshape(-1, C), w[:, i, j].T)
+            mx.eval(out)
+    return out.reshape(B, rows, columns, filters)
+
+
+def exact_upsample_conv(
+    x: mx.array, weight: Weight, bias: mx.array | None = None
+) -> mx.array:
+    return exact_conv(mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2), weight, bias)
 
 
 def upsample_conv_fits(
