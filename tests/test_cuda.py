@@ -1,8 +1,10 @@
-"""Recordings of networks: their memory anywhere, what they compute on NVIDIA GPUs."""
+"""Recordings of networks, on NVIDIA GPUs; elsewhere on an emulated one."""
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
+import emulated_gpu
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -21,7 +23,6 @@ from mlx_sd.models.vae import AutoencoderKL, CoderConfig, VaeConfig
 from mlx_sd.nn.embed import timestep_embedding
 from mlx_sd.nn.resample import nearest
 
-cuda = pytest.mark.skipif(not mx.cuda.is_available(), reason="no NVIDIA GPU")
 TYPES = [mx.float16, mx.bfloat16]
 # Rounding to 11 and 8 bits once or twice, on sums that are float32.
 BOUNDS = {mx.float16: 1e-3, mx.bfloat16: 6e-3}
@@ -40,6 +41,12 @@ UNET = UNetConfig(
     linear_projections=False,
     only_cross=(False, True),
 )
+
+
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch):
+    if not mx.cuda.is_available():
+        emulated_gpu.install(monkeypatch)
 
 
 def test_arena_gives_no_place_twice():
@@ -164,7 +171,6 @@ def recorded(dtype, inputs, weights, work):
     return out
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", [(8, 320, 72), (2, 1280, 640), (77, 768, 328)])
 def test_linear_is_the_reference(dtype, shape):
@@ -178,7 +184,6 @@ def test_linear_is_the_reference(dtype, shape):
     close(out, reference.linear(wx, ww, wb) + wa, BOUNDS[dtype])
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
     "shape",
@@ -197,7 +202,6 @@ def test_conv_is_the_reference(dtype, shape):
     close(out, reference.conv(*wide(x, w), None, stride), BOUNDS[dtype])
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
     "shape",
@@ -224,7 +228,6 @@ def test_group_norm_is_the_reference(dtype, shape, silu):
     close(out, expected, BOUNDS[dtype])
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", [(2, 50, 320), (1, 7, 1280), (3, 33, 72)])
 def test_layer_norm_is_the_reference(dtype, shape):
@@ -234,7 +237,6 @@ def test_layer_norm_is_the_reference(dtype, shape):
     close(out, reference.layer_norm(wx, ww, ww, 1e-5), BOUNDS[dtype])
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
     "shape",  # B, heads, L, M, width of a head
@@ -260,7 +262,6 @@ def test_attention_is_the_reference(dtype, shape):
     close(out, reference.attention(*wide(q, k, v), heads), BOUNDS[dtype])
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 def test_wide_attention_is_the_reference(dtype):
     q, k, v = (normal(2, n, 512, dtype=dtype) for n in (96, 136, 136))
@@ -273,7 +274,6 @@ def test_wide_attention_is_the_reference(dtype):
     close(out, reference.attention(*wide(q, k, v), 1), BOUNDS[dtype])
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 def test_small_operations_are_the_reference(dtype):
     x, y = normal(2, 6, 8, 64, dtype=dtype), normal(2, 6, 8, 24, dtype=dtype)
@@ -297,7 +297,6 @@ def test_small_operations_are_the_reference(dtype):
     assert mx.array_equal(out, nearest(x, 11, 16))
 
 
-@cuda
 def test_timesteps_are_the_reference():
     t = mx.array([0.0, 1.0, 499.5, 999.0])
 
@@ -310,7 +309,6 @@ def test_timesteps_are_the_reference():
     close(recording.out(), timestep_embedding(t, 320), 1e-3)
 
 
-@cuda
 def test_runs_may_be_begun_before_others_have_ended():
     def work(r):
         x = r.array(64)
@@ -332,7 +330,6 @@ def test_arrays_of_more_than_31_bits_are_not_recorded():
         recorder.array(2, 1 << 15, 1 << 15)
 
 
-@cuda
 def test_a_result_that_was_not_asked_for_is_not_the_next_ones():
     recording = Recording(
         mx.float16, [], lambda r: {"x": (x := r.array(64)), "out": r.add(x, x)}
@@ -348,24 +345,28 @@ def filled(model: nn.Module, dtype: mx.Dtype) -> nn.Module:
     return model
 
 
-@cuda
+LIKE_XL = replace(UNET, vector_width=40, linear_projections=True)
+
+
 @pytest.mark.parametrize("dtype", TYPES)
-def test_recorded_unet_is_the_network(dtype):
+@pytest.mark.parametrize("config", [UNET, LIKE_XL], ids=["plain", "with a vector"])
+def test_recorded_unet_is_the_network(config, dtype):
     mx.random.seed(1)
-    unet = filled(UNet(UNET), dtype)
-    exact = UNet(UNET)
+    unet = filled(UNet(config), dtype)
+    exact = UNet(config)
     exact.update(tree_map(lambda a: a.astype(mx.float32), unet.parameters()))
     fast = FastUNet(unet, wait=0)
-    for size, batch in (((8, 8), 2), ((6, 10), 1)):
+    for size, batch in (((8, 8), 2), ((6, 10), 1), ((8, 8), 2)):
         for text in (1.0, 2.0):
             x = normal(batch, *size, 4, dtype=dtype)
             context = normal(batch, 77, 96, dtype=dtype, scale=text)
-            t = mx.full((batch,), 321.0)
-            expected = exact(*wide(x, t, context))
-            close(fast(x, t, context), expected, 10 * BOUNDS[dtype])
+            given = [x, mx.full((batch,), 321.0), context]
+            if config.vector_width is not None:
+                given.append(normal(batch, 40, dtype=dtype, scale=text))
+            expected = exact(*wide(*given))
+            close(fast(*given), expected, 10 * BOUNDS[dtype])
 
 
-@cuda
 def test_recorded_unet_notices_new_weights():
     unet = filled(UNet(UNET), mx.float16)
     fast, t = FastUNet(unet, wait=0), mx.array([5.0])
@@ -379,7 +380,6 @@ def test_recorded_unet_notices_new_weights():
     assert not mx.allclose(first, second, rtol=0.1)
 
 
-@cuda
 @pytest.mark.parametrize("dtype", TYPES)
 def test_recorded_decoder_is_the_network(dtype):
     mx.random.seed(2)
