@@ -209,6 +209,23 @@ on_cpu = pytest.mark.skipif(backend() != "cpu", reason="kernels of the CPU")
 
 
 @on_cpu
+@pytest.mark.parametrize("name", CASES)
+def test_native_kernels_write_all_of_what_they_give(name, monkeypatch):
+    """Since their memory holds anything before: here what is no number."""
+    given = []
+
+    def spoilt(shape):
+        given.append(mx.full(shape, float("nan")))
+        return given[-1]
+
+    monkeypatch.setattr(cpu, "unwritten", spoilt)
+    for case in CASES[name]:
+        out = OPERATIONS[name](*arguments(case, mx.float32, mx.float32))
+        assert mx.isfinite(out).all(), case
+    assert given or cpu.library() is None
+
+
+@on_cpu
 def test_without_a_compiler_plain_mlx_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name: None)

@@ -22,6 +22,7 @@ from typing import Any
 import mlx.core as mx
 
 from .packed import Packed, Weight
+from .unwritten import unwritten
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def _call(
         work: multiplications or so; a little is not worth a second thread.
     """
     arrays = {k: mx.contiguous(v) for k, v in fields.items() if isinstance(v, mx.array)}
-    out = mx.empty(shape, mx.float32)
+    out = unwritten(shape)
     mx.eval(out, *arrays.values())
     pointers = {key: _address(array) for key, array in (*arrays.items(), ("out", out))}
     getattr(library(), name)(

@@ -46,17 +46,20 @@ static inline void product(long count, long k, const float *const *rows, const f
                     long columns, const float *bias, float *c, long width) {
     long parts = (k + DEPTH - 1) / DEPTH, depth = (k + parts - 1) / parts;
     for (long p = 0; p < k; p += depth, bias = NULL)
-        for (long j = 0; j < columns; j += NR)
-            for (long i = 0; i < count; i += MR) {
-                const float *from[MR], *panel = panels + j * k + p * NR;
+        for (long i = 0; i < count; i += MR) {
+            const float *from[MR];
+            long high = least(MR, count - i), now = least(depth, k - p);
+            for (int r = 0; r < MR; r++) from[r] = rows[i + r] + p;
+            for (long j = 0; j < columns; j += NR) {
+                const float *panel = panels + j * k + p * NR;
                 float edge[MR * NR], *to = c + i * width + j;
-                long high = least(MR, count - i), wide = least(NR, columns - j);
-                long now = least(depth, k - p);
-                for (int r = 0; r < MR; r++) from[r] = rows[i + r] + p;
-                if (!j && i + MR < count) /* rows are first met now: have the next come */
-                    for (int r = 0; r < MR; r++)
-                        for (long q = 0; q < now; q += 16)
+                long wide = least(NR, columns - j);
+                if (i + MR < count) { /* have a share of the next rows come */
+                    long q = now * j / columns / 16 * 16;
+                    for (; q < now * (j + wide) / columns; q += 16)
+                        for (int r = 0; r < MR; r++)
                             __builtin_prefetch(rows[i + MR + r] + p + q);
+                }
                 if (high == MR && wide == NR) {
                     const float *init = bias ? bias + j : to;
                     tile(now, from, panel, init, bias ? 0 : width, to, width);
@@ -68,4 +71,5 @@ static inline void product(long count, long k, const float *const *rows, const f
                 for (long r = 0; r < high; r++)
                     memcpy(to + r * width, edge + r * NR, 4 * wide);
             }
+        }
 }
