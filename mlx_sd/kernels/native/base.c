@@ -12,7 +12,7 @@ const float zeros[1 << 14];
    hands out, page by page, which takes as long as to compute with it. */
 
 struct block { struct block *next; size_t size; };
-enum { HEADER = 64, LARGE_PAGE = 2 << 20, MOST_KEPT = 72 << 20 };
+enum { HEADER = 64, LARGE_PAGE = 2 << 20, MOST_KEPT = 80 << 20 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block *spare; /* the last that was given first */
 static size_t kept;
@@ -27,11 +27,10 @@ float *take(size_t count) {
     size_t size = up(4 * count + 2 * HEADER, 1 << 16);
     struct block *block = NULL;
     pthread_mutex_lock(&lock);
-    for (struct block **at = &spare; *at && !block;)
-        if ((*at)->size >= size && (*at)->size <= 2 * size)
-            block = removed(at);
-        else
-            at = &(*at)->next;
+    struct block **best = NULL;
+    for (struct block **at = &spare; *at; at = &(*at)->next)
+        if ((*at)->size >= size && (!best || (*at)->size < (*best)->size)) best = at;
+    if (best) block = removed(best);
     pthread_mutex_unlock(&lock);
     if (!block) {
         size = size < LARGE_PAGE ? size : (size_t)up(size, LARGE_PAGE);
