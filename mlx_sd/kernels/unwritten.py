@@ -1,6 +1,7 @@
 """Arrays whose memory holds anything yet."""
 
 import io
+import math
 from typing import Any
 
 import mlx.core as mx
@@ -31,9 +32,17 @@ class _Nothing:
         return len(place)
 
 
+_LARGE = 1 << 19  # numbers; MLX fills fewer in the time that reading nothing takes
+
+
 def unwritten(shape: tuple[int, ...]) -> mx.array:
-    """Memory to be written to. MLX has no other way to make an array without filling
-    it, which takes one core a tenth of the time that all need for what comes there."""
+    """Memory for float32 numbers to be written to.
+
+    MLX has no other way to make an array without filling it, which takes one core a
+    tenth of the time that all need for what comes there.
+    """
+    if math.prod(shape) < _LARGE:
+        return mx.empty(shape, mx.float32)
     file: Any = _Nothing(shape)
     array: Any = mx.load(file, format="npy")
     return array
