@@ -32,9 +32,9 @@ def measured(work: Callable[[], object], times: int = 1) -> Figure:
 
 def step(net: UNet, side: int, batch: int) -> Figure:
     """A guided one."""
-    size, twice = side // 8, 2 * batch
-    x, context = normal(twice, size, size, 4), normal(twice, 77, 768)
-    t, fast = mx.full((twice,), 500.0), FastUNet(net, wait=0)
+    size = side // 8
+    x, context = normal(batch, size, size, 4), normal(2 * batch, 77, 768)
+    t, fast = mx.full((batch,), 500.0), FastUNet(net, wait=0)
     ahead = 5 if side * side * batch < 1 << 21 else 1
     return measured(lambda: mx.eval([fast(x, t, context) for _ in range(ahead)]), ahead)
 

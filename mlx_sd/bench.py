@@ -86,9 +86,9 @@ def in_dtype(model: nn.Module, dtype: mx.Dtype) -> nn.Module:
 def unet_step(config: UNetConfig, side: int, batch: int, dtype: mx.Dtype) -> Run:
     """A guided step for batch / 2 pictures of 8·side pixels each way."""
     model = in_dtype(UNet(config), dtype)
-    x = mx.random.normal((batch, side, side, config.in_channels)).astype(dtype)
+    x = mx.random.normal((batch // 2, side, side, config.in_channels)).astype(dtype)
     context = mx.random.normal((batch, 77, config.context_width)).astype(dtype)
-    width, t = config.vector_width, mx.full((batch,), 500.0)
+    width, t = config.vector_width, mx.full((batch // 2,), 500.0)
     vector = mx.random.normal((batch, width)).astype(dtype) if width else None
     return lambda: mx.eval(model(x, t, context, vector))
 

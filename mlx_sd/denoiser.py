@@ -134,17 +134,20 @@ class Denoiser:
                 self._outputs(x, sigma, [call], part)[0]
                 for call, part in zip(calls, parts, strict=True)
             ]
-        count, t = len(texts), self._levels.t(sigma)
-        shown = mx.repeat(self._prediction.scale_input(x, sigma), count, axis=0)
-        if pictures := [picture for _, picture in calls if picture is not None]:
+        shown = self._prediction.scale_input(x, sigma)
+        pictures = [picture for _, picture in calls if picture is not None]
+        if any(picture is not pictures[0] for picture in pictures):
+            shown = mx.repeat(shown, len(texts), axis=0)
             shown = mx.concatenate([shown, mx.concatenate(pictures)], axis=-1)
+        elif pictures:
+            shown = mx.concatenate([shown, pictures[0]], axis=-1)
         out = self._unet(
             shown.astype(self._dtype),
-            mx.full((count,), t),
+            mx.full((len(shown),), self._levels.t(sigma)),
             *self._join(texts),
             deep=deep,
         )
-        return [out[i : i + 1].astype(mx.float32) for i in range(count)]
+        return [part.astype(mx.float32) for part in mx.split(out, len(texts))]
 
     def _join(self, texts: list[Conditioning]) -> tuple[mx.array, mx.array | None]:
         """Their contexts and their vectors in one batch.

@@ -356,15 +356,15 @@ def test_recorded_unet_is_the_network(config, dtype):
     exact = UNet(config)
     exact.update(tree_map(lambda a: a.astype(mx.float32), unet.parameters()))
     fast = FastUNet(unet, wait=0)
-    for size, batch in (((8, 8), 2), ((6, 10), 1), ((8, 8), 2)):
-        for text in (1.0, 2.0):
-            x = normal(batch, *size, 4, dtype=dtype)
-            context = normal(batch, 77, 96, dtype=dtype, scale=text)
-            given = [x, mx.full((batch,), 321.0), context]
+    for size, batch, texts in (((8, 8), 2, 1), ((6, 10), 1, 3), ((8, 8), 2, 1)):
+        for scale in (1.0, 2.0):
+            x, t = normal(batch, *size, 4, dtype=dtype), mx.full((batch,), 321.0)
+            given = [normal(texts * batch, 77, 96, dtype=dtype, scale=scale)]
             if config.vector_width is not None:
-                given.append(normal(batch, 40, dtype=dtype, scale=text))
-            expected = exact(*wide(*given))
-            close(fast(*given), expected, 10 * BOUNDS[dtype])
+                given.append(normal(texts * batch, 40, dtype=dtype, scale=scale))
+            each = (mx.concatenate([a] * texts) for a in (x, t))
+            expected = exact(*wide(*each, *given))
+            close(fast(x, t, *given), expected, 10 * BOUNDS[dtype])
 
 
 def test_recorded_unet_notices_new_weights():

@@ -20,10 +20,10 @@ class Watched:
         self.batches, networks = [], []
         call = UNet.__call__
 
-        def watch(unet, x, *args, **kwargs):
-            self.batches.append(x.shape[0])
+        def watch(unet, x, t, context, *args, **kwargs):
+            self.batches.append(len(context))
             networks.append(weakref.ref(unet))
-            return call(unet, x, *args, **kwargs)
+            return call(unet, x, t, context, *args, **kwargs)
 
         monkeypatch.setattr(UNet, "__call__", watch)
         for event in load(**loading).stream(REQUEST, keep):

@@ -3,9 +3,11 @@
 import gc
 
 import mlx.core as mx
+import numpy as np
 import parity
 import pytest
 
+from mlx_sd.models.unet import Deep, UNet, UNetConfig
 from mlx_sd.opening import open_source
 
 # Relative errors. float16 rounds at 5e-4 and there are dozens of layers.
@@ -39,3 +41,48 @@ def test_component_matches_its_reference(component, dtype, size, source):
     gc.collect()
     mx.clear_cache()
     assert errors and max(errors) < BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("only_cross", [False, True])
+@pytest.mark.parametrize("vector", [None, 24])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_latent_for_several_texts_is_as_one_for_each(only_cross, vector, kept):
+    """Also where deep levels are reused, and with a ControlNet's additions."""
+    unet = UNet(
+        UNetConfig(
+            in_channels=4,
+            out_channels=4,
+            widths=(32, 64),
+            heads=(2, 4),
+            context_width=24,
+            time_width=64,
+            down=((1,), (1,)),
+            mid=(1, 0),
+            up=((1, 1), (0, 1)),
+            vector_width=vector,
+            guidance_width=None,
+            linear_projections=False,
+            only_cross=(only_cross, False),
+        )
+    )
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> mx.array:
+        return mx.array(rng.standard_normal(shape, np.float32))
+
+    def called(x, t, more):
+        deep = Deep(branch=1)
+        out = unet(x, t, *texts, residuals=more, deep=deep)
+        deep.reuse = kept
+        return unet(x * 2, t, *texts, deep=deep) if kept else out
+
+    x, t, texts = normal(2, 6, 8, 4), mx.array([10.0, 900.0]), [normal(6, 7, 24)]
+    if vector is not None:
+        texts.append(normal(6, vector))
+    skips = [(6, 8, 32), (6, 8, 32), (3, 4, 32), (3, 4, 64), (3, 4, 64)]
+    for more in ((), [normal(6, *shape) for shape in skips]):
+        expected = called(*(mx.concatenate([a] * 3) for a in (x, t)), more)
+        found = called(x, t, more)
+        assert found.shape == (6, 6, 8, 4)
+        assert mx.allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert not mx.allclose(found[:2], found[2:4], rtol=1e-2)

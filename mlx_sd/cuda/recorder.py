@@ -316,6 +316,13 @@ class Recorder:
         self._each("concat", out, (a, b, out), *sizes)
         return out
 
+    def repeat(self, x: Array, count: int) -> Array:
+        """(B, …) → (count·B, …), one copy after the other."""
+        if count == 1:
+            return x
+        line = View(x, (1, 1, 1, math.prod(x.shape)))  # a pixel, for count of them
+        return View(self.nearest(line, count, 1), (count * x.shape[0], *x.shape[1:]))
+
     def nearest(self, x: Array, height: int, width: int) -> Buffer:
         """(B, H, W, C) → (B, height, width, C), by the nearest pixel."""
         B, H, W, C = x.shape

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from ..models.unet import Block, SpatialTransformer, TransformerLayer, UNet
 from ..nn.attention import Attention
 from ..nn.compact import Compact
+from ..nn.resblock import tiled
 from .arrays import Array, Snapshot, View
 from .blocks import conv, mlp, norm, res_block
 from .driver import CudaError, Stream, available, patience
@@ -54,6 +55,8 @@ class FastUNet:
     ) -> mx.array:
         if any(not _absent(other) for other in others.values()):
             return self._unet(x, t, context, vector, **others)
+        if vector is not None:
+            x, t = tiled(x, context), tiled(t, context)
         shapes = x.shape, context.shape
         recorded = self._recorded.get(shapes)
         if recorded is not None and not recorded.serves(x, context):
@@ -223,7 +226,8 @@ class RecordedUNet:
     def _record_step(self, r: Recorder) -> dict[str, Array]:
         x = r.array(*self._shapes[0])
         t = r.array(x.shape[0], bytes=4)
-        out = r.array(*x.shape[:-1], self._unet.config.out_channels)
+        texts, channels = self._shapes[1][0], self._unet.config.out_channels
+        out = r.array(texts, *x.shape[1:-1], channels)
         self._forward(r, x, t, out)
         return {"x": x, "t": t, "out": out}
 
@@ -232,7 +236,7 @@ class RecordedUNet:
         emb = mlp(r, net.time, r.timesteps(t, net.config.widths[0]))
         if net.config.vector_width is not None:
             emb = r.add(emb, self._text.arrays["emb"])
-        shifts = r.linear(r.silu(emb), w.emb, w.emb_bias)
+        shifts = self._tiled(r, r.linear(r.silu(emb), w.emb, w.emb_bias))
 
         def run(block: Block, h: Array) -> Array:
             at = 0
@@ -241,7 +245,7 @@ class RecordedUNet:
                     break
                 at += other.res.conv1.weight.shape[0]
             width = block.res.conv1.weight.shape[0]
-            shift = View(shifts, (x.shape[0], width), at, shifts.pitch)
+            shift = View(shifts, (h.shape[0], width), at, shifts.pitch)
             h = res_block(r, block.res, h, shift, w.skip_bias.get(id(block.res)))
             return self._transformer(r, block.attn, h) if "attn" in block else h
 
@@ -258,7 +262,7 @@ class RecordedUNet:
             h = run(block, h)
         for level in net.up:
             for block in level.blocks:
-                h = run(block, r.concat(h, skips.pop()))
+                h = run(block, r.concat(h, self._tiled(r, skips.pop())))
             if "upsample" in level:
                 _, H, W, _ = skips[-1].shape
                 h = conv(r, level.upsample.conv, r.nearest(h, H, W))
@@ -271,15 +275,22 @@ class RecordedUNet:
         h = r.linear(h, block.proj_in.weight, block.proj_in.bias)
         for layer in block.layers:
             h = self._layer(r, layer, h)
-        flat = View(x, (B, H * W, C))
+        x = self._tiled(r, x)
+        flat = View(x, (x.shape[0], H * W, C))
         h = r.linear(h, block.proj_out.weight, block.proj_out.bias, add=flat)
         return View(h, x.shape)
 
+    def _tiled(self, r: Recorder, x: Array) -> Array:
+        """(B, …) → (n·B, …), one for each text; as it is if it is so."""
+        return r.repeat(x, self._shapes[1][0] // x.shape[0])
+
     def _layer(self, r: Recorder, layer: TransformerLayer, h: Array) -> Array:
-        B, L, D = h.shape
         index = next(i for i, o in enumerate(self._weights.layers) if o is layer)
         for name, before in (("self_attn", layer.norm1), ("cross_attn", layer.norm2)):
             attention: Attention = layer[name]
+            if f"{index}.{name}" in self._text.arrays:
+                h = self._tiled(r, h)
+            B, L, D = h.shape
             n = r.layer_norm(h, before.weight, before.bias, before._eps)
             if f"{index}.{name}" in self._text.arrays:
                 q: Array = r.linear(n, attention.q.weight)

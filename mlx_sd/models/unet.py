@@ -17,7 +17,7 @@ from ..nn.embed import EmbeddingMLP, timestep_embedding
 from ..nn.linear import Conv2d, Linear
 from ..nn.norm import GroupNorm, LayerNorm
 from ..nn.resample import Downsample, Upsample
-from ..nn.resblock import ResBlock
+from ..nn.resblock import ResBlock, tiled
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,11 @@ class TransformerLayer(nn.Module):
         self.ff = FeedForward(width, 4 * width)
 
     def __call__(self, x: mx.array, context: mx.array) -> mx.array:
+        """(B, L, D), (n·B, M, E) → (n·B, L, D)"""
+        if self._only_cross:
+            x = tiled(x, context)
         x = x + self.self_attn(self.norm1(x), context if self._only_cross else None)
+        x = tiled(x, context)
         x = x + self.cross_attn(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
@@ -122,7 +126,7 @@ class SpatialTransformer(nn.Module):
         h = self.proj_in(self.norm(x).reshape(B, H * W, C))
         for layer in self.layers:
             h = layer(h, context)
-        return x + self.proj_out(h).reshape(B, H, W, C)
+        return tiled(x, h) + self.proj_out(h).reshape(-1, H, W, C)
 
 
 class Block(nn.Module):
@@ -246,21 +250,26 @@ class UNet(nn.Module):
         deep: Deep | None = None,
         guidance: mx.array | None = None,
     ) -> mx.array:
-        """Predict for a batch.
+        """Predict for a batch, of n texts for each latent.
+
+        What no text has a part in yet is computed once for a latent.
 
         Args:
             x: (B, h, w, in_channels) latent, scaled to unit size; h and w are free.
             t: (B,) timesteps in [0, 1000), fractional ones allowed.
-            context: (B, L, context_width) text states.
-            vector: (B, vector_width), for models that take one.
+            context: (n·B, L, context_width) text states: a text for each latent, then
+                the next one for each.
+            vector: (n·B, vector_width), for models that take one.
             residuals: a ControlNet's additions, one for each skip connection in
                 running order and a last one for the middle; or none.
             deep: keeps what the deep levels put out, or stands in for them.
             guidance: (B or 1, guidance_width) see nn.embed.guidance_embedding, for
                 models that take one.
 
-        Returns: (B, h, w, out_channels) in x's dtype.
+        Returns: (n·B, h, w, out_channels) in x's dtype.
         """
+        if vector is not None:
+            x, t = tiled(x, context), tiled(t, context)
         waves = timestep_embedding(t, self.config.widths[0]).astype(x.dtype)
         if guidance is not None:
             waves = waves + self.guidance(guidance.astype(x.dtype))
@@ -270,7 +279,7 @@ class UNet(nn.Module):
 
         h = self.conv_in(x)
         skips, left = [h], self._skips
-        kept = deep.kept(x.shape[0]) if deep else None
+        kept = deep.kept(len(context)) if deep else None
         wanted = deep.branch + 1 if deep and kept is not None else left
         for layer in self._downward()[: wanted - 1]:
             h = layer(h) if isinstance(layer, Downsample) else layer(h, emb, context)
@@ -282,14 +291,16 @@ class UNet(nn.Module):
         if residuals:
             *to_skips, to_mid = residuals
             h = h + to_mid
-            skips = [s + r for s, r in zip(skips, to_skips, strict=kept is None)]
+            pairs = zip(skips, to_skips, strict=kept is None)
+            skips = [tiled(s, r) + r for s, r in pairs]
 
         for level in self.up:
             for block in level.blocks:
                 if deep and left == deep.branch + 1:
                     h = deep.features = h if kept is None else kept
                 if left <= wanted:
-                    h = block(mx.concatenate([h, skips.pop()], axis=-1), emb, context)
+                    skip = tiled(skips.pop(), h)
+                    h = block(mx.concatenate([h, skip], axis=-1), emb, context)
                 left -= 1
             if "upsample" in level and left < wanted:
                 # A size that no power of two divides was rounded up on the way down.

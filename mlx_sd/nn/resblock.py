@@ -8,6 +8,12 @@ from .linear import Conv2d, Linear
 from .norm import GroupNorm
 
 
+def tiled(x: mx.array, other: mx.array) -> mx.array:
+    """(B, …) → (n·B, …), as many as there are of `other`."""
+    count = len(other) // len(x)
+    return x if count == 1 else mx.concatenate([x] * count)
+
+
 class ResBlock(nn.Module):
     """Twice norm, SiLU and 3x3 convolution, added to the input.
 
@@ -29,9 +35,9 @@ class ResBlock(nn.Module):
             self.skip = Linear(channels_in, channels)  # a 1x1 convolution
 
     def __call__(self, x: mx.array, emb: mx.array | None = None) -> mx.array:
-        """(B, H, W, C_in), emb (B, D) → (B, H, W, C)"""
+        """(n·B, H, W, C_in), emb (B, D) → (n·B, H, W, C)"""
         h = self.norm1.into(self.conv1, x)
         if emb is not None:
-            h = h + self.emb(kernels.silu(emb))[:, None, None]
+            h = h + tiled(self.emb(kernels.silu(emb)), h)[:, None, None]
         h = self.norm2.into(self.conv2, h)
         return h + (self.skip(x) if "skip" in self else x)
