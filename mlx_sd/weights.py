@@ -6,9 +6,6 @@ all cores, into pages of 2 MB instead of 4 KB: SD 1.5 in float16 takes a third o
 time that it takes through mx.array, transpose and astype.
 """
 
-import ctypes
-import io
-import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -22,11 +19,10 @@ import mlx.core as mx
 import numpy as np
 
 from .convert.detect import Parameter
+from .kernels.filled import filled
 
-_LARGE_PAGE = 2 << 20
 _SHARE = 2 << 20  # bytes to write, between the visits of one thread
 
-Write = Callable[[np.ndarray], None]  # puts values into the array that it is given
 Cast = Callable[[np.ndarray, np.ndarray], None]  # from the first into the second
 
 
@@ -78,66 +74,6 @@ def mapped(parameter: Parameter, dtype: mx.Dtype) -> Values:
         kind, stored = "F32", np.asarray(entry.read().astype(mx.float32))
     ours: Any = parameter.layout.ours  # which turns and reshapes NumPy's arrays as well
     return Values(ours(stored), *_CASTS[kind, dtype])
-
-
-def filled(shape: tuple[int, ...], dtype: str, write: Write) -> mx.array:
-    """An array of NumPy's `dtype` whose values are written by `write`, in place.
-
-    mx.array copies what it is given. mx.load, however, lends the memory of its result
-    to the file-like object that it reads from, and that object need not be a file.
-    """
-    file: Any = _Npy(shape, dtype, write)
-    array: Any = mx.load(file, format="npy")
-    if file.error is not None:
-        raise file.error
-    return array
-
-
-class _Npy:
-    """What mx.load asks of a file in NumPy's format; its values are made when read."""
-
-    closed = False
-
-    def __init__(self, shape: tuple[int, ...], dtype: str, write: Write):
-        self._header = io.BytesIO()
-        fields = {"descr": dtype, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._header, fields)
-        self._body = self._header.tell()
-        self._header.seek(0)
-        self._shape, self._dtype, self._write = shape, dtype, write
-        self.error: Exception | None = None
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._header.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._header.tell()
-
-    def readinto(self, memory: memoryview) -> int:
-        if self.tell() < self._body:
-            return self._header.readinto(memory)
-        try:
-            array = np.frombuffer(memory, self._dtype).reshape(self._shape)
-            _use_large_pages(array)
-            self._write(array)
-        except Exception as error:  # else it would end MLX's thread and the process
-            self.error = error
-        return len(memory)
-
-
-def _use_large_pages(array: np.ndarray) -> None:
-    """Ask Linux for them; it need not listen, and elsewhere there is nothing to ask."""
-    if sys.platform == "linux" and array.nbytes >= _LARGE_PAGE:
-        start, end = array.ctypes.data, array.ctypes.data + array.nbytes
-        start, end = start + -start % mmap.PAGESIZE, end - end % mmap.PAGESIZE
-        _madvise()(start, end - start, mmap.MADV_HUGEPAGE)
-
-
-@cache
-def _madvise() -> Callable[[int, int, int], int]:
-    function = ctypes.CDLL(None).madvise
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return function
 
 
 def share(cast: Cast, source: np.ndarray, out: np.ndarray) -> None:

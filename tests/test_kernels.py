@@ -9,7 +9,6 @@ import pytest
 from mlx_sd.kernels import OPERATIONS, cpu, cuda, plain, reference
 from mlx_sd.kernels.dispatch import Operation, Variant, backend
 from mlx_sd.kernels.packed import Packed
-from mlx_sd.kernels.unwritten import unwritten
 
 # ‖variant - reference‖ / ‖reference‖, the latter in float32; a type rounds at half that
 BOUNDS = {mx.float32: 1e-5, mx.float16: 2e-3, mx.bfloat16: 1.6e-2}
@@ -219,7 +218,7 @@ def test_native_kernels_write_all_of_what_they_give(name, monkeypatch):
         given.append(mx.full(shape, float("nan")))
         return given[-1]
 
-    monkeypatch.setattr(cpu, "unwritten", spoilt)
+    monkeypatch.setattr(cpu, "_unwritten", spoilt)
     for case in CASES[name]:
         out = OPERATIONS[name](*arguments(case, mx.float32, mx.float32))
         assert mx.isfinite(out).all(), case
@@ -229,7 +228,7 @@ def test_native_kernels_write_all_of_what_they_give(name, monkeypatch):
 @pytest.mark.parametrize("shape", [(3, 5), (2, 1 << 18), (1, 700, 3, 400)])
 def test_unwritten_arrays_are_float32_and_there_to_be_written(shape):
     with mx.stream(mx.cpu):
-        array = unwritten(shape)
+        array = cpu._unwritten(shape)
         mx.eval(array)
         assert array.shape == shape and array.dtype == mx.float32
         np.asarray(array)[...] = 3

@@ -21,8 +21,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from .filled import filled
 from .packed import Packed, Weight
-from .unwritten import unwritten
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _FLOAT_TYPES = (mx.float32, mx.float16, mx.bfloat16)
 _PACKED = 16
 _MOST_CHANNELS = 1 << 14
 
+_LARGE = 1 << 19  # numbers; fewer are filled in the time that a call of Python takes
 _CACHE = 256 << 20  # bytes of freed arrays that MLX keeps
 _MMAP_THRESHOLD = -3, 4 << 20  # of malloc.h's mallopt
 
@@ -47,14 +48,12 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         log.info("no native kernels: %s", error)
         return None
-    # Without the arrays that MLX's own convolutions make, less is worth keeping; and
-    # where still less is, as in backend.frugal, it stays so.
+    # Less is worth keeping than MLX's convolutions need; backend.frugal's less stays.
     mx.set_cache_limit(min(_CACHE, mx.set_cache_limit(_CACHE)))
     # By itself glibc soon takes arrays of up to 32 MB from its heap, where one that is
     # in use keeps all below it from the system: 0.4 GB while a picture is painted.
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(*_MMAP_THRESHOLD)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(*_MMAP_THRESHOLD)
     return built
 
 
@@ -163,7 +162,7 @@ def _call(
         work: multiplications or so; a little is not worth a second thread.
     """
     arrays = {k: mx.contiguous(v) for k, v in fields.items() if isinstance(v, mx.array)}
-    out = unwritten(shape)
+    out = _unwritten(shape)
     mx.eval(out, *arrays.values())
     pointers = {key: _address(array) for key, array in (*arrays.items(), ("out", out))}
     getattr(library(), name)(
@@ -171,6 +170,13 @@ def _call(
         ctypes.c_int(_threads() if work > 1e6 else 1),
     )
     return out
+
+
+def _unwritten(shape: tuple[int, ...]) -> mx.array:
+    """mx.empty fills memory, for a tenth of the time that the work on it takes."""
+    if math.prod(shape) < _LARGE:
+        return mx.empty(shape)
+    return filled(shape, "<f4", lambda array: None)
 
 
 def _address(array: mx.array) -> int:
