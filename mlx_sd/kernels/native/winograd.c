@@ -68,35 +68,36 @@ static void spread_weights(const struct conv *o, long n, float *u, long step) {
     enum { SOME = 64 }; /* channels at a time */
     long C = o->channels, outputs = least(NR, o->out_channels - n);
     float *room = take(NR * 9 * SOME);
-    vec wide[GRID][NR] = {};
     for (long c0 = 0; c0 < C; c0 += SOME) {
         const float *from[NR][9];
         long some = least(SOME, C - c0);
-        for (int r = 0; r < outputs; r++)
+        for (int r = 0; r < NR; r++)
             for (int i = 0; i < 9; i++)
-                from[r][i] = read_weights(&o->weights, ((n + r) * 9 + i) * C + c0, some,
-                                  room + (r * 9 + i) * SOME);
+                from[r][i] = r < outputs
+                    ? read_weights(&o->weights, ((n + r) * 9 + i) * C + c0, some,
+                                   room + (r * 9 + i) * SOME)
+                    : zeros;
         for (long c = 0; c < some; c += VL) {
-            for (int r = 0; r < outputs; r++) {
+            for (long r = c * NR / SOME; r < (c + VL) * NR / SOME && r < outputs; r++)
+                for (int i = 0; i < 9; i++)
+                    fetch_weights(&o->weights, ((n + r) * 9 + i) * C + c0 + SOME, SOME);
+            vec g[9][NR]; /* first by output, then by channel: outputs in the lanes */
+            for (int i = 0; i < 9; i++) {
+                for (int r = 0; r < NR; r++) g[i][r] = AT(from[r][i] + c);
+                transpose(g[i]), transpose(g[i] + VL);
+            }
+            for (int q = 0; q < NR; q++) {
+                int k = q / 2 + q % 2 * VL;
+                float *to = u + (c0 + c + q / 2) * NR + q % 2 * VL;
                 vec d[6][3], v[6];
                 for (int j = 0; j < 3; j++) {
-                    vec g[3];
-                    for (int i = 0; i < 3; i++) g[i] = AT(from[r][3 * i + j] + c);
-                    spread3(g, v);
+                    spread3((vec[]){g[j][k], g[3 + j][k], g[6 + j][k]}, v);
                     for (int i = 0; i < 6; i++) d[i][j] = v[i];
                 }
                 for (int i = 0; i < 6; i++) {
                     spread3(d[i], v);
-                    for (int j = 0; j < 6; j++) wide[6 * i + j][r] = v[j];
+                    for (int j = 0; j < 6; j++) AT(to + (6 * i + j) * step) = v[j];
                 }
-            }
-            for (int i = 0; i < GRID; i++) {
-                float *to = u + i * step + (c0 + c) * NR;
-                vec v[NR];
-                memcpy(v, wide[i], sizeof v);
-                transpose(v), transpose(v + VL);
-                for (int r = 0; r < VL; r++)
-                    AT(to + r * NR) = v[r], AT(to + r * NR + VL) = v[VL + r];
             }
         }
     }
