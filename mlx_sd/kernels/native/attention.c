@@ -24,6 +24,14 @@ static void turn_item(void *job, long item) {
     }
 }
 
+/* sum += rows s, of MR rows or of the last, which are 4 or 8 for the usual heads. */
+static void add_values(long left, long n, const float *const *rows, const float *s,
+                       float *sum) {
+    if (left == 4) tile_of(4, n, rows, s, sum, NR, sum, NR);
+    else if (left == 8 && MR > 8) tile_of(8, n, rows, s, sum, NR, sum, NR);
+    else tile(n, rows, s, sum, NR, sum, NR);
+}
+
 /* Running maxima and sums as in Milakov and Gimelshein 2018 (arXiv 1805.02867), with
    queries in the lanes of vectors, so that nothing is summed across them. */
 static void attention_item(void *job, long item) {
@@ -72,7 +80,7 @@ static void attention_item(void *job, long item) {
             for (long r = 0; r < d; r++)
                 for (int i = 0; i < 2; i++) AT(sum + r * NR + i * VL) *= drop[i];
             for (long r = 0; r < high; r += MR)
-                tile(n, values + r, s, sum + r * NR, NR, sum + r * NR, NR);
+                add_values(d - r, n, values + r, s, sum + r * NR);
         }
     }
     for (long j = 0; j < count; j++) {
