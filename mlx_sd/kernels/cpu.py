@@ -7,27 +7,21 @@ the results are arrays of MLX that the C code has written to.
 
 import ctypes
 import functools
-import hashlib
 import logging
 import math
 import os
-import platform
-import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from .built import built
 from .filled import filled
 from .packed import Packed, Weight
 
 log = logging.getLogger(__name__)
 
-_SOURCES = sorted(Path(__file__).with_name("native").iterdir())
-_FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-pthread")
 # As in native/conv.h:
 _FLOAT_TYPES = (mx.float32, mx.float16, mx.bfloat16)
 _PACKED = 16
@@ -44,7 +38,7 @@ def library() -> ctypes.CDLL | None:
     if sys.platform != "linux" or os.environ.get("MLX_SD_NATIVE") == "off":
         return None
     try:
-        built = ctypes.CDLL(str(_built()))
+        code = ctypes.CDLL(str(built()))
     except (OSError, subprocess.SubprocessError) as error:
         log.info("no native kernels: %s", error)
         return None
@@ -54,35 +48,7 @@ def library() -> ctypes.CDLL | None:
     # in use keeps all below it from the system: 0.4 GB while a picture is painted.
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(*_MMAP_THRESHOLD)
-    return built
-
-
-def _built() -> Path:
-    """Raises: OSError, SubprocessError."""
-    key = hashlib.sha256(" ".join(_FLAGS).encode() + _cpu())
-    for source in _SOURCES:
-        key.update(source.read_bytes())
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(cache) / "mlx-sd" / f"native-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-        if compiler is None:
-            raise OSError("no C compiler")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
-            command = [compiler, *_FLAGS, "-o", str(made), *sources, "-lm"]
-            subprocess.run(command, check=True, capture_output=True)
-            made.rename(path)
-    return path
-
-
-def _cpu() -> bytes:
-    """What tells processors apart: a cache may be shared by several machines."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    told = [line for line in lines if line.startswith(("flags", "Features", "model"))]
-    return "\n".join([platform.machine(), *sorted(set(told))]).encode()
+    return code
 
 
 @functools.cache
@@ -109,6 +75,7 @@ _Conv = _struct(
     "Conv",
     x=_Pointer,
     bias=_Pointer,
+    add=_Pointer,
     out=_Pointer,
     data=_Pointer,
     type=_Long,
@@ -294,17 +261,28 @@ def upsample_conv(
     return _conv("winograd", shape, x, weight, bias, {"twice": 1})
 
 
-def linear_fits(x: mx.array, weight: Weight, bias: mx.array | None = None) -> bool:
+def linear_fits(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None = None,
+    add: mx.array | None = None,
+) -> bool:
     known = isinstance(weight, Packed) or weight.dtype in _FLOAT_TYPES
     return known and ready(x)
 
 
-def linear(x: mx.array, weight: Weight, bias: mx.array | None = None) -> mx.array:
+def linear(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None = None,
+    add: mx.array | None = None,
+) -> mx.array:
     """A convolution of single pixels."""
     pixels = x.reshape(1, -1, 1, x.shape[-1])
     shape = (1, pixels.shape[1], 1, weight.shape[0])
     window = {"high": 1, "wide": 1, "stride": 1}
-    y = _conv("conv", shape, pixels, weight, bias, window)
+    more = {} if add is None else {"add": add.astype(mx.float32)}
+    y = _conv("conv", shape, pixels, weight, bias, window, **more)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 

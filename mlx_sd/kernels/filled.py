@@ -36,11 +36,8 @@ class _Npy:
     closed = False
 
     def __init__(self, shape: tuple[int, ...], dtype: str, write: Write):
-        self._header = io.BytesIO()
-        fields = {"descr": dtype, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._header, fields)
-        self._body = self._header.tell()
-        self._header.seek(0)
+        header = _header(shape, dtype)
+        self._header, self._body = io.BytesIO(header), len(header)
         self._shape, self._dtype, self._write = shape, dtype, write
         self.error: Exception | None = None
 
@@ -60,6 +57,14 @@ class _Npy:
         except Exception as error:  # else it would end MLX's thread and the process
             self.error = error
         return len(memory)
+
+
+@cache
+def _header(shape: tuple[int, ...], dtype: str) -> bytes:
+    header = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
 
 
 def _use_large_pages(array: np.ndarray) -> None:

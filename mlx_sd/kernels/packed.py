@@ -65,14 +65,20 @@ def unpack(words: mx.array, bits: int) -> mx.array:
 
 
 def packed_linear_fits(
-    x: mx.array, weight: Weight, bias: mx.array | None = None
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None = None,
+    add: mx.array | None = None,
 ) -> bool:
     """Whether MLX multiplies by the weight as it is, on Metal."""
     return isinstance(weight, Packed) and x.dtype == mx.float16
 
 
 def packed_linear(
-    x: mx.array, weight: Weight, bias: mx.array | None = None
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None = None,
+    add: mx.array | None = None,
 ) -> mx.array:
     assert isinstance(weight, Packed)
     y = mx.quantized_matmul(
@@ -83,7 +89,8 @@ def packed_linear(
         group_size=GROUP,
         bits=weight.bits,
     )
-    return y if bias is None else y + bias
+    y = y if bias is None else y + bias
+    return y if add is None else y + add
 
 
 def _on_gpu() -> bool:

@@ -35,10 +35,16 @@ def _split_heads(x: mx.array, heads: int) -> mx.array:
     return x.reshape(B, L, heads, D // heads).transpose(0, 2, 1, 3)
 
 
-def linear(x: mx.array, weight: Weight, bias: mx.array | None = None) -> mx.array:
-    """x weightᵀ + bias: (…, I), (O, I), (O,) → (…, O)"""
+def linear(
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None = None,
+    add: mx.array | None = None,
+) -> mx.array:
+    """x weightᵀ + bias + add: (…, I), (O, I), (O,), (…, O) → (…, O)"""
     w = dense(weight, x.dtype).T
-    return x @ w if bias is None else mx.addmm(bias, x, w)
+    y = x @ w if bias is None else mx.addmm(bias, x, w)
+    return y if add is None else y + add
 
 
 def conv(

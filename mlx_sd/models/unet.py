@@ -75,8 +75,8 @@ class FeedForward(nn.Module):
         self.proj_in = Linear(width, 2 * hidden)
         self.proj_out = Linear(hidden, width)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.proj_out(kernels.geglu(self.proj_in(x)))
+    def __call__(self, x: mx.array, add: mx.array) -> mx.array:
+        return self.proj_out(kernels.geglu(self.proj_in(x)), add)
 
 
 class TransformerLayer(nn.Module):
@@ -100,10 +100,10 @@ class TransformerLayer(nn.Module):
         """(B, L, D), (n·B, M, E) → (n·B, L, D)"""
         if self._only_cross:
             x = tiled(x, context)
-        x = x + self.self_attn(self.norm1(x), context if self._only_cross else None)
-        x = tiled(x, context)
-        x = x + self.cross_attn(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))
+        first = context if self._only_cross else None
+        x = tiled(self.self_attn(self.norm1(x), first, add=x), context)
+        x = self.cross_attn(self.norm2(x), context, add=x)
+        return self.ff(self.norm3(x), x)
 
 
 class SpatialTransformer(nn.Module):
@@ -126,7 +126,8 @@ class SpatialTransformer(nn.Module):
         h = self.proj_in(self.norm(x).reshape(B, H * W, C))
         for layer in self.layers:
             h = layer(h, context)
-        return tiled(x, h) + self.proj_out(h).reshape(-1, H, W, C)
+        flat = tiled(x, h).reshape(-1, H * W, C)
+        return self.proj_out(h, flat).reshape(-1, H, W, C)
 
 
 class Block(nn.Module):

@@ -19,9 +19,13 @@ class Attention(nn.Module):
         self._heads = heads
 
     def __call__(
-        self, x: mx.array, context: mx.array | None = None, mask: str | None = None
+        self,
+        x: mx.array,
+        context: mx.array | None = None,
+        mask: str | None = None,
+        add: mx.array | None = None,
     ) -> mx.array:
-        """(B, L, D), context (B, M, E) → (B, L, D)"""
+        """(B, L, D), context (B, M, E) → (B, L, D), and `add` added to it"""
         context = x if context is None else context
         q, k, v = self.q(x), self.k(context), self.v(context)
-        return self.out(kernels.attention(q, k, v, self._heads, mask))
+        return self.out(kernels.attention(q, k, v, self._heads, mask), add)

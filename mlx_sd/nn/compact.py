@@ -36,9 +36,9 @@ class Compact(nn.Module):
 
 
 class CompactLinear(Compact):
-    def __call__(self, x: mx.array) -> mx.array:
-        """(…, I) → (…, O)"""
-        return kernels.linear(x, self.held(), self.get("bias"))
+    def __call__(self, x: mx.array, add: mx.array | None = None) -> mx.array:
+        """(…, I) → (…, O), and `add` added to it"""
+        return kernels.linear(x, self.held(), self.get("bias"), add)
 
 
 class CompactConv2d(Compact):

@@ -7,9 +7,9 @@ from .. import kernels
 
 
 class Linear(nn.Linear):
-    def __call__(self, x: mx.array) -> mx.array:
-        """(…, I) → (…, O)"""
-        return kernels.linear(x, self.weight, self.get("bias"))
+    def __call__(self, x: mx.array, add: mx.array | None = None) -> mx.array:
+        """(…, I) → (…, O), and `add` added to it"""
+        return kernels.linear(x, self.weight, self.get("bias"), add)
 
 
 class Conv2d(nn.Conv2d):

@@ -40,4 +40,4 @@ class ResBlock(nn.Module):
         if emb is not None:
             h = h + tiled(self.emb(kernels.silu(emb)), h)[:, None, None]
         h = self.norm2.into(self.conv2, h)
-        return h + (self.skip(x) if "skip" in self else x)
+        return self.skip(x, h) if "skip" in self else h + x

@@ -38,11 +38,16 @@ static void conv_item(void *job, long item) {
 
     for (; m0 < end; m0 += ROWS) {
         long count = least(ROWS, end - m0);
+        for (long i = 0; o->add && i < count; i++) {
+            const float *add = o->add + (m0 + i) * N + n0;
+            float *to = o->out + (m0 + i) * N + n0;
+            for (long j = 0; j < n; j++) to[j] = add[j] + bias[j];
+        }
         for (long t = 0; t < taps; t++) {
             const float *rows[ROWS];
             for (long i = 0; i < up(count, MR); i++)
                 rows[i] = met(o, m0 + least(i, count - 1), t);
-            product(count, K, rows, panels + t * columns * K, n, t ? NULL : bias,
+            product(count, K, rows, panels + t * columns * K, n, t || o->add ? NULL : bias,
                     o->out + m0 * N + n0, N);
         }
     }

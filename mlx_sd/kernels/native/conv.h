@@ -24,6 +24,7 @@ static inline void fetch_weights(const struct weights *w, long i, long n) {
 
 struct conv {
     const float *x, *bias;
+    const float *add; /* NULL, or what a linear layer adds to its result */
     float *out;
     struct weights weights;
     long batch, height, width, channels; /* of x */
