@@ -63,7 +63,12 @@ def upsample_conv(
     x: mx.array, weight: Weight, bias: mx.array | None = None
 ) -> mx.array:
     """Each pixel four times, then a 3x3 convolution: (B, H, W, I) → (B, 2H, 2W, O)"""
-    return conv(mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2), weight, bias)
+    return conv(enlarged(x), weight, bias)
+
+
+def enlarged(x: mx.array) -> mx.array:
+    """(B, H, W, C) → (B, 2H, 2W, C)"""
+    return mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def group_norm(
