@@ -6,6 +6,7 @@ recorded as it should be; what the kernels themselves compute only a GPU shows. 
 is filled with what is no number before it is used, and again when it is given back.
 """
 
+import inspect
 import re
 from ctypes import c_void_p
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_sd.cuda import arrays, recorder, recording, transfer, unet, vae
+from mlx_sd.cuda import arrays, blas, recorder, recording, transfer, unet, vae
 from mlx_sd.kernels import reference
 from mlx_sd.nn.embed import timestep_embedding
 from mlx_sd.nn.resample import nearest
@@ -294,37 +295,26 @@ def _say(d, t, grid, word):
 
 
 class Product:
-    def __init__(
-        self,
-        device: Device,
-        dtype: mx.Dtype,
-        shape: tuple[int, int, int],
-        x_pitch: int,
-        w_pitch: int,
-        pitch: int,
-        bias: int | None,
-        add: bool,
-        transposed: bool = True,
-        scale: float = 1.0,
-    ):
-        self._device, self._dtype, self._shape = device, dtype, shape
-        self._pitches, self._bias, self._add = (x_pitch, w_pitch, pitch), bias, add
-        self._transposed, self._scale = transposed, scale
+    def __init__(self, device: Device, *given, **named):
+        told = inspect.signature(blas.Product).bind(*given, **named)
+        told.apply_defaults()
+        self._device, self._told = device, told.arguments
 
     def __call__(self, stream, x, weight, add, out, workspace) -> None:
         self._device.do(partial(self._run, x, weight, add, out))
 
     def _run(self, x, weight, add, out) -> None:
-        d, t, (M, N, K), p = self._device, self._dtype, self._shape, self._pitches
-        sizes = (N, K) if self._transposed else (K, N)
-        w = d.load(t, weight, *sizes, pitch=p[1])
-        y = d.load(t, x, M, K, pitch=p[0]) @ (w.T if self._transposed else w)
-        y = self._scale * y
-        if self._bias is not None:
-            y = y + d.load(t, self._bias, N)
-        if self._add:
-            y = y + d.load(t, add, M, N, pitch=p[2])
-        d.store(t, out, y, pitch=p[2])
+        d, told = self._device, self._told
+        t, (M, N, K), pitch = told["dtype"], told["shape"], told["pitch"]
+        sizes = (N, K) if told["transposed"] else (K, N)
+        w = d.load(t, weight, *sizes, pitch=told["w_pitch"])
+        w = w.T if told["transposed"] else w
+        y = told["scale"] * (d.load(t, x, M, K, pitch=told["x_pitch"]) @ w)
+        if told["bias"] is not None:
+            y = y + d.load(t, told["bias"], N)
+        if told["add"]:
+            y = y + d.load(t, add, M, N, pitch=pitch)
+        d.store(t, out, y, pitch=pitch)
 
 
 def convolution(device, dtype, x_shape, w_shape, out_shape, stride, padding):

@@ -1,13 +1,15 @@
 """CLIP, UNet and VAE against transformers and diffusers, with the same weights."""
 
 import gc
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import parity
 import pytest
+from test_cuda import UNET
 
-from mlx_sd.models.unet import Deep, UNet, UNetConfig
+from mlx_sd.models.unet import Deep, UNet
 from mlx_sd.opening import open_source
 
 # Relative errors. float16 rounds at 5e-4 and there are dozens of layers.
@@ -48,23 +50,8 @@ def test_component_matches_its_reference(component, dtype, size, source):
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_latent_for_several_texts_is_as_one_for_each(only_cross, vector, kept):
     """Also where deep levels are reused, and with a ControlNet's additions."""
-    unet = UNet(
-        UNetConfig(
-            in_channels=4,
-            out_channels=4,
-            widths=(32, 64),
-            heads=(2, 4),
-            context_width=24,
-            time_width=64,
-            down=((1,), (1,)),
-            mid=(1, 0),
-            up=((1, 1), (0, 1)),
-            vector_width=vector,
-            guidance_width=None,
-            linear_projections=False,
-            only_cross=(only_cross, False),
-        )
-    )
+    config = replace(UNET, vector_width=vector, only_cross=(only_cross, False))
+    unet = UNet(config)
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> mx.array:
@@ -76,10 +63,14 @@ def test_a_latent_for_several_texts_is_as_one_for_each(only_cross, vector, kept)
         deep.reuse = kept
         return unet(x * 2, t, *texts, deep=deep) if kept else out
 
-    x, t, texts = normal(2, 6, 8, 4), mx.array([10.0, 900.0]), [normal(6, 7, 24)]
+    x, t, texts = (
+        normal(2, 6, 8, 4),
+        mx.array([10.0, 900.0]),
+        [normal(6, 7, config.context_width)],
+    )
     if vector is not None:
         texts.append(normal(6, vector))
-    skips = [(6, 8, 32), (6, 8, 32), (3, 4, 32), (3, 4, 64), (3, 4, 64)]
+    skips = [(6, 8, 64), (6, 8, 64), (3, 4, 64), (3, 4, 128), (3, 4, 128)]
     for more in ((), [normal(6, *shape) for shape in skips]):
         expected = called(*(mx.concatenate([a] * 3) for a in (x, t)), more)
         found = called(x, t, more)
