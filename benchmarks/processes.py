@@ -32,7 +32,8 @@ def run(job: Job, *arguments: object) -> Figures:
     command += map(str, arguments)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{job.__name__} failed:\n{done.stderr[-2000:]}")
+        status, said = done.returncode, done.stderr[-2000:]
+        raise SystemExit(f"{job.__name__} failed, status {status}:\n{said}")
     return Figures(*json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -6,6 +6,8 @@ import importlib
 import os
 from pathlib import Path
 
+import emulated_gpu
+import mlx.core as mx
 import numpy as np
 import pytest
 import seeded
@@ -23,6 +25,13 @@ os.environ.setdefault("MLX_SD_RECORDING", "off")
 def isolated_cache(tmp_path, monkeypatch):
     """No test may see, fill or depend on the user's model cache."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+
+
+@pytest.fixture
+def emulated(monkeypatch):
+    """Recordings are made on a GPU, or else on an emulated one."""
+    if not mx.cuda.is_available():
+        emulated_gpu.install(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import re
 from ctypes import c_void_p
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -37,7 +38,9 @@ def install(monkeypatch) -> "Device":
     monkeypatch.setattr(recording, "addresses", device.addresses)
     for name in ("kernels", "convolution", "scaled_attention", "Product"):
         monkeypatch.setattr(recorder, name, partial(globals()[name], device))
-    monkeypatch.setattr(recorder, "_clusters", lambda: True)
+    monkeypatch.setattr(recorder, "matrix", Map)
+    monkeypatch.setattr(recorder, "processors", lambda: 132)
+    monkeypatch.setattr(recorder, "_generation", lambda: 9)
     begin, give = recorder.Recorder.record, arrays.Arena.give
 
     def record(self, base, stream):
@@ -70,6 +73,7 @@ class Device:
                 values = np.array(mx.contiguous(array).view(mx.uint8)).reshape(-1)
                 if array.dtype == mx.uint64:  # a recording's own memory
                     values = np.full(array.nbytes, 255, np.uint8)
+                    values[:16] = 0  # its words
                 self._places[id(array)] = array, self._next
                 self._memory[self._next] = values
                 self._next += (-(-values.size // 4096) + 1) * 4096  # with a gap
@@ -162,6 +166,21 @@ class Kernels:
         return Kernel(self._device, self._dtype, parameters, run, self._defines)
 
 
+class Map(NamedTuple):
+    """What driver.matrix gives."""
+
+    dtype: mx.Dtype
+    address: int
+    rows: int
+    columns: int
+    pitch: int
+
+    def load(self, device: Device) -> mx.array:
+        assert self.address % 16 == 0 and self.pitch % 8 == 0
+        size = self.rows, self.columns
+        return device.load(self.dtype, self.address, *size, pitch=self.pitch)
+
+
 class Kernel:
     """One of those in the .cu files: its arguments are checked, its work played."""
 
@@ -173,9 +192,8 @@ class Kernel:
         assert isinstance(stream, Stream)
         assert min(grid) > 0 and 0 < threads <= 1024 and 0 <= shared <= 227 << 10
         for declared, arg in zip(self._parameters, args, strict=True):
-            wanted = (
-                c_void_p if "*" in declared else float if "float" in declared else int
-            )
+            kinds = {"*": c_void_p, "float": float, "Map": Map}
+            wanted = next((kinds[k] for k in kinds if k in declared), int)
             assert type(arg) is wanted, (self._run.__name__, declared)
         plain = [a.value or 0 if isinstance(a, c_void_p) else a for a in args]
         here = self._device, self._dtype, grid
@@ -223,6 +241,13 @@ def _layer_norm(d, t, grid, x, w, b, eps, out, rows, D):
 
 def _geglu(d, t, grid, x, out, rows, width):
     d.store(t, out, reference.geglu(d.load(t, x, rows, 16 * width)))
+
+
+def _gated(d, t, grid, x, w, bias, out, words, rows, width, depth):
+    assert depth % 8 == width % 8 == 0 and (d.bits(words, (2,), np.uint32) == 0).all()
+    assert (x.rows, w.rows) == (rows, 2 * width) and x.columns == w.columns == depth
+    both = x.load(d) @ w.load(d).T + d.load(t, bias, 2 * width)
+    d.store(t, out, reference.geglu(both))
 
 
 def _add(d, t, grid, a, b, out, count):

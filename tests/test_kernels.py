@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_sd.kernels import OPERATIONS, cpu, cuda, plain, reference
+from mlx_sd.kernels import OPERATIONS, chunked, cpu, cuda, plain, reference
 from mlx_sd.kernels.dispatch import Operation, Variant, backend
 from mlx_sd.kernels.packed import Packed
 
@@ -130,6 +130,20 @@ def test_convolutions_as_products_take_a_few_maps():
     before = mx.get_active_memory()
     mx.eval(cuda.exact_conv(x, weight))
     assert mx.get_peak_memory() - before < 6 * x.nbytes
+
+
+def test_chunked_attention_is_the_reference(monkeypatch):
+    monkeypatch.setattr(chunked, "_ROWS", 16)
+    q, k, v = (mx.random.normal((2, n, 160)) for n in (37, 50, 50))
+    out = chunked.attention(q, k, v, 1)
+    assert mx.allclose(out, reference.attention(q, k, v, 1), atol=2e-5)
+
+
+def test_only_wide_heads_with_many_scores_are_chunked():
+    few, many = mx.zeros((1, 4096, 512)), mx.zeros((1, 4104, 512))
+    assert not chunked.is_wide(few, few, few, 1)
+    assert chunked.is_wide(many, many, many, 1)
+    assert not chunked.is_wide(many, many, many, 8)
 
 
 def test_only_without_tf32_are_convolutions_products(monkeypatch):

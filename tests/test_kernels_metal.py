@@ -27,20 +27,6 @@ def test_heads_are_padded_to_the_next_fused_width():
     assert [metal.padding(width) for width in widths] == [24, 0, 0, 8, 0, 0, 0]
 
 
-def test_chunked_attention_is_the_reference(monkeypatch):
-    monkeypatch.setattr(metal, "_ROWS", 16)
-    q, k, v = normal(2, 37, 160), normal(2, 50, 160), normal(2, 50, 160) * 2
-    out = metal.chunked_attention(q, k, v, 1)
-    assert mx.allclose(out, reference.attention(q, k, v, 1), atol=2e-5)
-
-
-def test_only_wide_heads_with_many_scores_are_chunked():
-    few, many = mx.zeros((1, 4096, 512)), mx.zeros((1, 4104, 512))
-    assert not metal.attention_chunks(few, few, few, 1)
-    assert metal.attention_chunks(many, many, many, 1)
-    assert not metal.attention_chunks(many, many, many, 8)
-
-
 @pytest.mark.parametrize("trouble", [RuntimeError("no compiler"), None])
 def test_norm_kernel_that_fails_its_test_is_not_used(monkeypatch, caplog, trouble):
     def broken(x, *others):

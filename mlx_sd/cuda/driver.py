@@ -21,6 +21,7 @@ WORKSPACE = 32 << 20  # bytes that a library may use beside an operation's opera
 
 log = logging.getLogger(__name__)
 
+_PROCESSORS = 16  # attribute: how many there are
 _RELAXED = 2  # capture mode: calls of other threads and streams do not matter
 _SHARED_MEMORY = 8  # attribute: the most of it that a launch may ask for
 
@@ -127,7 +128,7 @@ class Kernel:
         grid: tuple[int, int, int],
         threads: int,
         shared: int,
-        *args: c_void_p | int | float,
+        *args: "c_void_p | int | float | Map",
     ) -> None:
         """
         Args:
@@ -153,8 +154,48 @@ def pointer(address: int | None) -> c_void_p:
     return c_void_p(address or 0)
 
 
-def _argument(value: c_void_p | int | float) -> c_void_p | c_int | c_float:
-    if isinstance(value, c_void_p):
+class Map(ctypes.Structure):
+    """CUtensorMap: what the copy engine must know of a matrix."""
+
+    _fields_ = [("values", ctypes.c_uint64 * 16)]
+
+
+def matrix(dtype: mx.Dtype, address: int, rows: int, columns: int, pitch: int) -> Map:
+    """Of a matrix of 16-bit floats, to be fetched by 128 rows of 64 columns.
+
+    Those lie in shared memory as the matrix units of Hopper read them, swizzled.
+    """
+    room = (ctypes.c_char * (ctypes.sizeof(Map) + 64))()
+    map = Map.from_buffer(room, -ctypes.addressof(room) % 64)  # as the driver asks
+    float16, bfloat16, swizzle_128, promotion_256 = 6, 9, 3, 3  # of cuda.h
+    kind = float16 if dtype == mx.float16 else bfloat16
+    status = cuda().cuTensorMapEncodeTiled(
+        byref(map),
+        *(kind, 2, pointer(address)),
+        (ctypes.c_uint64 * 2)(columns, rows),
+        (ctypes.c_uint64 * 1)(2 * pitch),
+        (ctypes.c_uint32 * 2)(64, 128),
+        (ctypes.c_uint32 * 2)(1, 1),
+        *(0, swizzle_128, promotion_256, 0),
+    )
+    check(status, "cuTensorMapEncodeTiled")
+    return map
+
+
+@cache
+def processors() -> int:
+    """How many multiprocessors the device has."""
+    device, count = c_int(), c_int()
+    check(cuda().cuCtxGetDevice(byref(device)), "cuCtxGetDevice")
+    status = cuda().cuDeviceGetAttribute(byref(count), _PROCESSORS, device)
+    check(status, "cuDeviceGetAttribute")
+    return count.value
+
+
+def _argument(
+    value: "c_void_p | int | float | Map",
+) -> c_void_p | c_int | c_float | Map:
+    if isinstance(value, c_void_p | Map):
         return value
     return c_float(value) if isinstance(value, float) else c_int(value)
 
@@ -184,6 +225,8 @@ def _compiled(source: str, defines: tuple[str, ...]) -> bytes:
     """From the cache, or else compiled now, which takes seconds."""
     info = mx.device_info()
     arch = f"{info['compute_capability_major']}{info['compute_capability_minor']}"
+    if arch == "90":  # with what Hopper alone has
+        arch = "90a"
     options = [f"--gpu-architecture=sm_{arch}", "--std=c++17"]
     options += [f"-D{define}" for define in defines]
     key = hashlib.sha256("\n".join([source, *options]).encode()).hexdigest()[:32]

@@ -9,16 +9,27 @@ import mlx.core as mx
 from .arrays import Arena, Array, Buffer, View
 from .blas import Product
 from .dnn import convolution, scaled_attention
-from .driver import WORKSPACE, CudaError, Kernels, Stream, kernels, pointer
+from .driver import (
+    WORKSPACE,
+    CudaError,
+    Kernels,
+    Stream,
+    kernels,
+    matrix,
+    pointer,
+    processors,
+)
 
 TYPES = {mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
 _SCORES = 4096  # rows of queries at a time in wide_attention
+_GATED_ROWS = 256  # fewer leave most multiprocessors without work in gated.cu
+_GATED_SHARED = 4 * (48 << 10) + 8 * 16 * 144 + 1024  # its stages, results, alignment
 _BLOCKS = 132 * 8  # a few for each multiprocessor of the largest GPUs
 
 
-def _clusters() -> bool:
-    """Whether blocks can see each other's shared memory: Hopper and newer."""
-    return int(mx.device_info().get("compute_capability_major", 0)) >= 9
+def _generation() -> int:
+    """Of the GPU: 8 Ampere and Ada, 9 Hopper, 10 and 12 Blackwell."""
+    return int(mx.device_info().get("compute_capability_major", 0))
 
 
 def _folding(threads: int, columns: int) -> int:
@@ -40,6 +51,7 @@ class Recorder:
             weights: the address of each array, by its id().
         """
         self.dtype, self.arena, self.base = dtype, Arena(), 0
+        self.taken = 0  # where gated.cu counts, in two words that are 0
         self._weights = weights
         self._stream: Stream | None = None
         self._kernels: Kernels | None = None
@@ -148,7 +160,7 @@ class Recorder:
             columns *= 2
         bundles = C // 8 // columns
         eights = pixels * columns
-        if _clusters() and C // 8 % columns == 0 and eights <= 1 << 17:
+        if _generation() >= 9 and C // 8 % columns == 0 and eights <= 1 << 17:
             cluster = next(c for c in (1, 2, 4, 8) if c == 8 or eights <= 1536 * c)
             lanes = max(1, min(-(-pixels // cluster), 256 // columns))
             threads = -(-lanes * columns // 32) * 32
@@ -265,6 +277,26 @@ class Recorder:
                 to = View(out, (rows, D), first * D)
                 shape = rows, D, M
                 self.product(scores, values, v.pitch, to, shape, transposed=False)
+        return out
+
+    def gated(self, x: Array, weight: mx.array, bias: mx.array) -> Buffer:
+        """GEGLU of x weightᵀ + bias: (…, K), (2D, K), (2D,) → (…, D)"""
+        M, K, D = math.prod(x.shape[:-1]), x.shape[-1], weight.shape[0] // 2
+        if _generation() != 9 or M < _GATED_ROWS:
+            return self.geglu(self.linear(x, weight, bias))
+        out = self.array(*x.shape[:-1], D)
+        if self._stream is not None:
+            tiles = -(-M // 128) * -(-D // 128)
+            kernels("gated", TYPES[self.dtype])["gated"].launch(
+                self._stream,
+                (min(tiles, processors()), 1, 1),
+                384,
+                _GATED_SHARED,
+                matrix(self.dtype, x.at, M, K, x.pitch),
+                matrix(self.dtype, self.weight(weight), 2 * D, K, K),
+                *map(pointer, (self.weight(bias), out.at, self.taken)),
+                *(M, D, K),
+            )
         return out
 
     def geglu(self, x: Array) -> Buffer:

@@ -45,8 +45,9 @@ class Recording:
         recorder = Recorder(dtype, weights)
         self._unheard, self._slow = False, True  # as long as it is not known
 
-        def words() -> Array:  # see transfer.py; first, so never moved
-            self._words = recorder.array(2, bytes=4)
+        def words() -> Array:  # see transfer.py and gated.cu; first, so never moved
+            self._words = recorder.array(4, bytes=4)
+            recorder.taken = self._words.at + 8
             return self._words
 
         words()

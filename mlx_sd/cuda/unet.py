@@ -304,5 +304,5 @@ class RecordedUNet:
             h = r.linear(a, attention.out.weight, attention.out.bias, add=h)
         n = r.layer_norm(h, layer.norm3.weight, layer.norm3.bias, layer.norm3._eps)
         ff = layer.ff
-        gated = r.geglu(r.linear(n, ff.proj_in.weight, ff.proj_in.bias))
+        gated = r.gated(n, ff.proj_in.weight, ff.proj_in.bias)
         return r.linear(gated, ff.proj_out.weight, ff.proj_out.bias, add=h)

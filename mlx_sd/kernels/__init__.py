@@ -7,7 +7,7 @@ This table is the one place that chooses between them.
 
 import mlx.core as mx
 
-from . import cpu, cuda, metal, packed, plain, reference
+from . import chunked, cpu, cuda, metal, packed, plain, reference
 from .dispatch import BACKENDS, Operation, Variant, always
 from .packed import Weight
 
@@ -16,7 +16,8 @@ attention = Operation(
     Variant("cpu", cpu.attention_fits, cpu.attention),
     Variant("cpu", plain.attention_fits, plain.attention),
     Variant("metal", metal.attention_pads, metal.padded_attention),
-    Variant("metal", metal.attention_chunks, metal.chunked_attention),
+    Variant("metal", chunked.is_wide, chunked.attention),
+    Variant("cuda", chunked.is_wide, chunked.attention),
 )
 conv = Operation(
     reference.conv,

@@ -16,8 +16,7 @@ from . import reference
 log = logging.getLogger(__name__)
 
 _FUSED = (64, 72, 80, 96, 128)  # widths of a head
-_ROWS = 1024  # queries at a time where nothing is fused
-_MOST_SCORES = 1 << 24  # beyond, a head's scores are computed in parts
+_MANY = 1024  # queries, for whose scores more work pays
 _THREADS = 256
 _KERNEL_FLAG = "MLX_SD_METAL_NORM"
 
@@ -32,7 +31,7 @@ def attention_pads(
     q: mx.array, k: mx.array, v: mx.array, heads: int, mask: str | None = None
 ) -> bool:
     """Long enough for the scores to matter, and of a width that is not fused."""
-    return q.shape[1] >= _ROWS and padding(q.shape[-1] // heads) > 0
+    return q.shape[1] >= _MANY and padding(q.shape[-1] // heads) > 0
 
 
 def padded_attention(
@@ -48,24 +47,6 @@ def padded_attention(
     )
     h = mx.fast.scaled_dot_product_attention(q, k, v, scale=width**-0.5, mask=mask)
     return h[..., :width].transpose(0, 2, 1, 3).reshape(B, L, D)
-
-
-def attention_chunks(
-    q: mx.array, k: mx.array, v: mx.array, heads: int, mask: str | None = None
-) -> bool:
-    """The VAE's: one head of 512, whose scores at 1024x1024 would take 0.5 GB."""
-    scores = q.shape[1] * k.shape[1]
-    return mask is None and q.shape[-1] // heads > _FUSED[-1] and scores > _MOST_SCORES
-
-
-def chunked_attention(
-    q: mx.array, k: mx.array, v: mx.array, heads: int, mask: str | None = None
-) -> mx.array:
-    parts = []
-    for start in range(0, q.shape[1], _ROWS):
-        parts.append(reference.attention(q[:, start : start + _ROWS], k, v, heads))
-        mx.eval(parts[-1])  # else MLX may hold the scores of several parts at once
-    return mx.concatenate(parts, axis=1)
 
 
 def group_norm_fits(
