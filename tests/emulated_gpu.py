@@ -244,7 +244,9 @@ def _geglu(d, t, grid, x, out, rows, width):
 
 
 def _gated(d, t, grid, x, w, bias, out, words, rows, width, depth):
-    assert depth % 8 == width % 8 == 0 and (d.bits(words, (2,), np.uint32) == 0).all()
+    assert depth % 8 == width % 8 == 0 and grid[0] <= 132
+    assert words % 256 == 8  # behind those of transfer.py
+    assert (d.bits(words, (2,), np.uint32) == 0).all()
     assert (x.rows, w.rows) == (rows, 2 * width) and x.columns == w.columns == depth
     both = x.load(d) @ w.load(d).T + d.load(t, bias, 2 * width)
     d.store(t, out, reference.geglu(both))

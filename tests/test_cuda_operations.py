@@ -4,6 +4,7 @@ import mlx.core as mx
 import pytest
 from recorded import BOUNDS, TYPES, close, normal, recorded, wide
 
+from mlx_sd.cuda import recorder
 from mlx_sd.cuda.recording import Recording
 from mlx_sd.kernels import reference
 from mlx_sd.nn.embed import timestep_embedding
@@ -118,16 +119,29 @@ def test_wide_attention_is_the_reference(dtype):
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
     "shape",  # B, L, K, D
-    [(2, 1024, 320, 1280), (1, 333, 72, 136), (3, 900, 640, 640), (2, 64, 128, 512)],
+    [
+        (2, 1024, 320, 1280),
+        (1, 333, 72, 136),
+        (8, 2048, 64, 640),
+        (3, 900, 640, 640),
+        (2, 64, 128, 512),
+    ],
 )
-def test_gated_product_is_the_reference(dtype, shape):
+def test_gated_product_is_the_reference(dtype, shape, monkeypatch):
     B, L, K, D = shape
     x, w = normal(B, L, K, dtype=dtype), normal(2 * D, K, dtype=dtype) * K**-0.5
     b = normal(2, 2 * D, dtype=dtype)[1]
-    w = w.astype(dtype)
+    w, seen, describe = w.astype(dtype), [], recorder.matrix
+
+    def matrix(*given):
+        seen.append(given)
+        return describe(*given)
+
+    monkeypatch.setattr(recorder, "matrix", matrix)
     out = recorded(dtype, {"x": x}, [w, b], lambda r, x: r.gated(x, w, b))
     wx, ww, wb = wide(x, w, b)
     close(out, reference.geglu(wx @ ww.T + wb), BOUNDS[dtype])
+    assert bool(seen) == (recorder._generation() == 9 and B * L >= 256)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

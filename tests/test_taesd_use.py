@@ -125,19 +125,8 @@ def test_real_halves_find_each_other():
 
 def painted(path, *args):
     """In float32, as tiles round otherwise in the 16 bits of a GPU."""
-    small = (
-        "-p",
-        "a red house",
-        "--steps",
-        "2",
-        "-W",
-        "64",
-        "-H",
-        "64",
-        "--dtype",
-        "f32",
-    )
-    given = (*small, "-o", path, *args)
+    small = "--steps 2 -W 64 -H 64 --dtype f32".split()
+    given = ("-p", "a red house", *small, "-o", path, *args)
     done = CliRunner().invoke(main, ["generate", *map(str, given)])
     assert done.exit_code == 0, done.output
     with Image.open(path) as image:

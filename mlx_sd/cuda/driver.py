@@ -114,6 +114,12 @@ class Graph:
         cuda().cuGraphExecDestroy(self._exec)
 
 
+class Map(ctypes.Structure):
+    """CUtensorMap: what the copy engine must know of a matrix."""
+
+    _fields_ = [("values", ctypes.c_uint64 * 16)]
+
+
 class Kernel:
     def __init__(self, module: c_void_p, name: str):
         self._name, self._function = name, c_void_p()
@@ -128,7 +134,7 @@ class Kernel:
         grid: tuple[int, int, int],
         threads: int,
         shared: int,
-        *args: "c_void_p | int | float | Map",
+        *args: c_void_p | int | float | Map,
     ) -> None:
         """
         Args:
@@ -154,23 +160,17 @@ def pointer(address: int | None) -> c_void_p:
     return c_void_p(address or 0)
 
 
-class Map(ctypes.Structure):
-    """CUtensorMap: what the copy engine must know of a matrix."""
-
-    _fields_ = [("values", ctypes.c_uint64 * 16)]
-
-
 def matrix(dtype: mx.Dtype, address: int, rows: int, columns: int, pitch: int) -> Map:
     """Of a matrix of 16-bit floats, to be fetched by 128 rows of 64 columns.
 
     Those lie in shared memory as the matrix units of Hopper read them, swizzled.
     """
     room = (ctypes.c_char * (ctypes.sizeof(Map) + 64))()
-    map = Map.from_buffer(room, -ctypes.addressof(room) % 64)  # as the driver asks
+    made = Map.from_buffer(room, -ctypes.addressof(room) % 64)  # as the driver asks
     float16, bfloat16, swizzle_128, promotion_256 = 6, 9, 3, 3  # of cuda.h
     kind = float16 if dtype == mx.float16 else bfloat16
     status = cuda().cuTensorMapEncodeTiled(
-        byref(map),
+        byref(made),
         *(kind, 2, pointer(address)),
         (ctypes.c_uint64 * 2)(columns, rows),
         (ctypes.c_uint64 * 1)(2 * pitch),
@@ -179,21 +179,20 @@ def matrix(dtype: mx.Dtype, address: int, rows: int, columns: int, pitch: int) -
         *(0, swizzle_128, promotion_256, 0),
     )
     check(status, "cuTensorMapEncodeTiled")
-    return map
+    return made
 
 
 @cache
 def processors() -> int:
     """How many multiprocessors the device has."""
-    device, count = c_int(), c_int()
-    check(cuda().cuCtxGetDevice(byref(device)), "cuCtxGetDevice")
-    status = cuda().cuDeviceGetAttribute(byref(count), _PROCESSORS, device)
+    count = c_int()
+    status = cuda().cuDeviceGetAttribute(byref(count), _PROCESSORS, 0)
     check(status, "cuDeviceGetAttribute")
     return count.value
 
 
 def _argument(
-    value: "c_void_p | int | float | Map",
+    value: c_void_p | int | float | Map,
 ) -> c_void_p | c_int | c_float | Map:
     if isinstance(value, c_void_p | Map):
         return value

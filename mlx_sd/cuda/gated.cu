@@ -40,6 +40,8 @@ __device__ inline unsigned long long described(unsigned place) {
 
 #define FOUR(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
+#define ALL \
+  SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64), SIXTEEN(80), SIXTEEN(96), SIXTEEN(112)
 #define MULTIPLY(TYPES)                                                                                    \
   asm volatile(                                                                                            \
       "{ .reg .pred p; setp.ne.b32 p, %130, 0;\n"                                                          \
@@ -53,20 +55,18 @@ __device__ inline unsigned long long described(unsigned place) {
       "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "       \
       "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "  \
       "%128, %129, p, 1, 1, 0, 0; }"                                                                       \
-      : SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64), SIXTEEN(80), SIXTEEN(96),          \
-        SIXTEEN(112)                                                                                       \
+      : ALL                                                                                                \
       : "l"(x), "l"(w), "r"(more))
 
-template <class A, class B> constexpr bool same = false;
-template <class A> constexpr bool same<A, A> = true;
-
 // d = x wᵀ, or d + x wᵀ: 64 rows, 128 values and their 128 gates, 16 of the depth.
-__device__ __forceinline__ void multiply(float* d, unsigned long long x, unsigned long long w, int more) {
-  if constexpr (same<T, __half>) MULTIPLY("f16.f16");
-  else MULTIPLY("bf16.bf16");
+__device__ __forceinline__ void multiply(float* d, unsigned long long x, unsigned long long w, int more, __half) {
+  MULTIPLY("f16.f16");
+}
+__device__ __forceinline__ void multiply(float* d, unsigned long long x, unsigned long long w, int more, __nv_bfloat16) {
+  MULTIPLY("bf16.bf16");
 }
 
-// x·Φ(x) within 1.3e-5, Φ being 1 / (1 + 2^-u) with u of an odd polynomial.
+// x·Φ(x) within 1.3e-5 or 6e-8·|x|, Φ being 1 / (1 + 2^-u) with u of an odd polynomial.
 __device__ inline float gelu(float x) {
   const float c = fminf(fmaxf(x, -6.f), 6.f), q = c * c;
   const float u = c * (2.30164715f + q * (0.105982739f + q * (-7.36063881e-4f - q * 2.48362419e-5f)));
@@ -76,18 +76,11 @@ __device__ inline float gelu(float x) {
   return x * phi;
 }
 
-template <class A> struct Two;
-template <> struct Two<__half> {
-  using type = __half2;
-  static __device__ float2 wide(type x) { return __half22float2(x); }
-  static __device__ type narrow(float a, float b) { return __floats2half2_rn(a, b); }
-};
-template <> struct Two<__nv_bfloat16> {
-  using type = __nv_bfloat162;
-  static __device__ float2 wide(type x) { return __bfloat1622float2(x); }
-  static __device__ type narrow(float a, float b) { return __floats2bfloat162_rn(a, b); }
-};
-using Pair = Two<T>::type;
+__device__ inline __half2 narrow(float a, float b, __half) { return __floats2half2_rn(a, b); }
+__device__ inline __nv_bfloat162 narrow(float a, float b, __nv_bfloat16) { return __floats2bfloat162_rn(a, b); }
+__device__ inline float2 wide(__half2 x) { return __half22float2(x); }
+__device__ inline float2 wide(__nv_bfloat162 x) { return __bfloat1622float2(x); }
+using Pair = decltype(narrow(0.f, 0.f, T()));
 
 // out = (x·Wᵥᵀ + bᵥ) · GELU(x·W_gᵀ + b_g): (rows, depth), W (2·width, depth) → (rows, width).
 // Two words are 0 before and after: the tiles that were taken, and the blocks that are done.
@@ -110,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; s++) {
       asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * s), "r"(1));
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * s), "r"(CONSUMERS));
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * s), "r"(4 * CONSUMERS));
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -149,8 +142,8 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
   asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
   const int group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   T* const mine = reinterpret_cast<T*>(shared + (stages - at(shared)) + STAGES * STAGE) + warp * 16 * PITCH;
-  auto release = [&](int stage) {
-    if (threadIdx.x % 128 == 0) arrive(empty + 8 * stage);
+  auto release = [&](int read) {
+    if (lane == 0) arrive(empty + 8 * read);
   };
   for (;;) {
     wait(full + 8 * stage, phase);
@@ -171,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
       asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
       for (int i = 0; i < DEPTH / 16; i++)
-        multiply(d, described(from + group * 64 * DEPTH * 2 + 32 * i), described(from + PART + 32 * i), k + i);
+        multiply(d, described(from + group * 64 * DEPTH * 2 + 32 * i), described(from + PART + 32 * i), k + i, T());
       asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
       if (k) {
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
@@ -179,19 +172,19 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
       }
       advance();
     }
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : ALL::"memory");  // none is read before
     release((stage + STAGES - 1) % STAGES);
     // A warp has 16 rows; through its part of shared memory, whole lines leave at a time.
 #pragma unroll
     for (int half = 0; half < 2; half++) {
 #pragma unroll
       for (int j = 0; j < 8; j++) {
-        const float2 value = Two<T>::wide(v[8 * half + j]), gate = Two<T>::wide(g[8 * half + j]);
+        const float2 value = wide(v[8 * half + j]), gate = wide(g[8 * half + j]);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
           const float* e = d + 32 * half + 4 * j + 2 * r;
-          *reinterpret_cast<Pair*>(mine + (lane / 4 + 8 * r) * PITCH + 8 * j + lane % 4 * 2) = Two<T>::narrow(
-              (e[0] + value.x) * gelu(e[64] + gate.x), (e[1] + value.y) * gelu(e[65] + gate.y));
+          *reinterpret_cast<Pair*>(mine + (lane / 4 + 8 * r) * PITCH + 8 * j + lane % 4 * 2) =
+              narrow((e[0] + value.x) * gelu(e[64] + gate.x), (e[1] + value.y) * gelu(e[65] + gate.y), T());
         }
       }
       __syncwarp();

@@ -22,8 +22,8 @@ from .driver import (
 
 TYPES = {mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
 _SCORES = 4096  # rows of queries at a time in wide_attention
-_GATED_ROWS = 256  # fewer leave most multiprocessors without work in gated.cu
-_GATED_SHARED = 4 * (48 << 10) + 8 * 16 * 144 + 1024  # its stages, results, alignment
+_GATED_ROWS = 256  # in smaller products cuBLAS's tiles are smaller, and so more
+_GATED_SHARED = 4 * (48 << 10) + 8 * 16 * 144 + 1024  # stages, results, alignment there
 _BLOCKS = 132 * 8  # a few for each multiprocessor of the largest GPUs
 
 
@@ -282,22 +282,23 @@ class Recorder:
     def gated(self, x: Array, weight: mx.array, bias: mx.array) -> Buffer:
         """GEGLU of x weightᵀ + bias: (…, K), (2D, K), (2D,) → (…, D)"""
         M, K, D = math.prod(x.shape[:-1]), x.shape[-1], weight.shape[0] // 2
-        if _generation() != 9 or M < _GATED_ROWS:
-            return self.geglu(self.linear(x, weight, bias))
-        out = self.array(*x.shape[:-1], D)
-        if self._stream is not None:
-            tiles = -(-M // 128) * -(-D // 128)
-            kernels("gated", TYPES[self.dtype])["gated"].launch(
-                self._stream,
-                (min(tiles, processors()), 1, 1),
-                384,
-                _GATED_SHARED,
-                matrix(self.dtype, x.at, M, K, x.pitch),
-                matrix(self.dtype, self.weight(weight), 2 * D, K, K),
-                *map(pointer, (self.weight(bias), out.at, self.taken)),
-                *(M, D, K),
-            )
-        return out
+        if _generation() == 9 and M >= _GATED_ROWS:
+            out = self.array(*x.shape[:-1], D)
+            if self._stream is None:
+                return out
+            with suppress(CudaError):  # of an old compiler: as two, then
+                kernels("gated", TYPES[self.dtype])["gated"].launch(
+                    self._stream,
+                    (min(-(-M // 128) * -(-D // 128), processors()), 1, 1),
+                    384,
+                    _GATED_SHARED,
+                    matrix(self.dtype, x.at, M, K, x.pitch),
+                    matrix(self.dtype, self.weight(weight), 2 * D, K, K),
+                    *map(pointer, (self.weight(bias), out.at, self.taken)),
+                    *(M, D, K),
+                )
+                return out
+        return self.geglu(self.linear(x, weight, bias))
 
     def geglu(self, x: Array) -> Buffer:
         """(…, 2D) → (…, D)"""

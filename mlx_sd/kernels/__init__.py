@@ -16,8 +16,8 @@ attention = Operation(
     Variant("cpu", cpu.attention_fits, cpu.attention),
     Variant("cpu", plain.attention_fits, plain.attention),
     Variant("metal", metal.attention_pads, metal.padded_attention),
-    Variant("metal", chunked.is_wide, chunked.attention),
-    Variant("cuda", chunked.is_wide, chunked.attention),
+    Variant("metal", chunked.fits, chunked.attention),
+    Variant("cuda", chunked.fits, chunked.attention),
 )
 conv = Operation(
     reference.conv,

@@ -10,13 +10,14 @@ from . import reference
 
 _FUSED = 128  # the widest head that is
 _ROWS = 1024  # queries at a time
-_MOST = 1 << 24  # scores of a head that are computed at once
+_MOST = 1 << 24  # scores of a head; more are computed in parts
 
 
-def is_wide(
+def fits(
     q: mx.array, k: mx.array, v: mx.array, heads: int, mask: str | None = None
 ) -> bool:
-    """The VAE's: one head of 512, whose scores at 1024x1024 would take 0.5 GB."""
+    """The VAE's head of 512, whose scores at 1024x1024 would take 0.5 GB; and SD 1.x's
+    of 160 in pictures beyond 2048x2048."""
     scores = q.shape[1] * k.shape[1]
     return mask is None and q.shape[-1] // heads > _FUSED and scores > _MOST
 
