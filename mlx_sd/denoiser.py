@@ -16,7 +16,7 @@ from .sampling.prediction import Prediction
 from .start import Start
 from .tokenizers import PromptPlan
 
-# A UNet, of (x, t, context, vector, deep=â¦); see UNet.__call__.
+# A UNet, of (x, t, context, vector, deep=…); see UNet.__call__.
 Network = Callable[..., mx.array]
 # A text, and what the UNet is shown of a picture, for each prediction of a step.
 Calls = list[tuple[Conditioning, mx.array | None]]
