@@ -52,7 +52,7 @@ def compiled(source: str, generation: str, *defines: str) -> bytes:
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("type", TYPES.values())
 def test_kernels_compile(type, generation):
-    source = (Path(driver.__file__).parent / "kernels.cu").read_text()
+    source = driver.source("kernels")
     binary = compiled(source, generation, f"T={type}")
     kernels = set(re.findall(rb"\.text\.(\w+)", binary))
     assert {b"layer_norm", b"group_apply", b"hear", b"say"} <= kernels
@@ -61,7 +61,7 @@ def test_kernels_compile(type, generation):
 
 @pytest.mark.parametrize("type", TYPES.values())
 def test_gated_product_compiles(type):
-    source = (Path(driver.__file__).parent / "gated.cu").read_text()
+    source = driver.source("gated")
     assert b".text.gated" in compiled(source, "90a", f"T={type}")
 
 
@@ -71,7 +71,7 @@ def test_gated_product_compiles(type):
     "width, warps, tiles", [(40, 4, 2), (64, 2, 1), (80, 4, 2), (160, 2, 1)]
 )
 def test_attention_compiles(width, warps, tiles, generation):
-    source = (Path(driver.__file__).parent / "attention.cu").read_text()
+    source = driver.source("attention")
     for type in TYPES.values():
         defines = f"T={type}", f"D={width}", f"WARPS={warps}", f"MT={tiles}"
         assert b".text.attention" in compiled(source, generation, *defines)

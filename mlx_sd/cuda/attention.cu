@@ -3,22 +3,9 @@
 // cores see them padded with zeros to DK. T, D, WARPS and MT are given to
 // the compiler.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 using i64 = long long;
-using u32 = unsigned;
 constexpr float FLT_MAX = 3.402823466e38f;
 constexpr int DK = (D + 15) / 16 * 16, PITCH = DK + 8, BC = 64, THREADS = 32 * WARPS, ROWS = 16 * MT * WARPS;
-
-__device__ inline u32 pack(float a, float b, __half) {
-  __half2 h = __floats2half2_rn(a, b);
-  return *reinterpret_cast<u32*>(&h);
-}
-__device__ inline u32 pack(float a, float b, __nv_bfloat16) {
-  __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<u32*>(&h);
-}
 
 #define MMA(TYPE)                                                                    \
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE                \
@@ -35,16 +22,6 @@ template <bool TRANSPOSED> __device__ inline void ldmatrix(u32* r, u32 address) 
   else
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-
-__device__ inline float power2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ inline u32 shared_address(const void* p) {
-  return static_cast<u32>(__cvta_generic_to_shared(p));
 }
 
 // Rows [first, first + COUNT) of a head into shared memory, zeros past `count` and past D.

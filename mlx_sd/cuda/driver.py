@@ -204,13 +204,18 @@ def kernels(file: str, type: str, *defines: str) -> "Kernels":
     return Kernels(file, (f"T={type}", *defines))
 
 
+def source(file: str) -> str:
+    """Of a .cu file of this folder, and what they share before it."""
+    folder = Path(__file__).parent
+    return "".join((folder / f).read_text() for f in ("common.cuh", f"{file}.cu"))
+
+
 class Kernels:
     """A .cu file of this folder, compiled for this device."""
 
     def __init__(self, file: str, defines: tuple[str, ...]):
-        source = (Path(__file__).parent / f"{file}.cu").read_text()
         self._module, self._kernels = c_void_p(), dict[str, Kernel]()
-        binary = _compiled(source, defines)
+        binary = _compiled(source(file), defines)
         status = cuda().cuModuleLoadData(byref(self._module), binary)
         check(status, f"{file}.cu")
 

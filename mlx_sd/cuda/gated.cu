@@ -2,9 +2,6 @@
 // block computes tiles of values and of their gates side by side, and multiplies them in
 // its registers. One thread fetches what eight warps multiply, some steps ahead of them.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 constexpr int ROWS = 128, COLUMNS = 128, DEPTH = 64, STAGES = 4;
 constexpr int PART = 128 * DEPTH * 2, STAGE = 3 * PART;  // bytes: x, values' weights, gates'
 constexpr int PITCH = 72;                                 // of a warp's results on their way out
@@ -12,10 +9,8 @@ constexpr int CONSUMERS = 2;                              // groups of four warp
 
 struct alignas(64) Map { char bytes[128]; };  // CUtensorMap
 
-__device__ inline unsigned at(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
-
-__device__ inline void wait(unsigned barrier, unsigned phase) {
-  unsigned done;
+__device__ inline void wait(u32 barrier, u32 phase) {
+  u32 done;
   do asm volatile(
         "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
         : "=r"(done) : "r"(barrier), "r"(phase) : "memory");
@@ -23,18 +18,18 @@ __device__ inline void wait(unsigned barrier, unsigned phase) {
 }
 
 // 64 columns and 128 rows of what a map describes; zeros beyond its edges.
-__device__ inline void fetch(unsigned to, const Map& map, int column, int row, unsigned barrier) {
+__device__ inline void fetch(u32 to, const Map& map, int column, int row, u32 barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
       ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(barrier) : "memory");
 }
 
-__device__ inline void arrive(unsigned barrier) {
+__device__ inline void arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 // How the matrix units find rows of 128 bytes that were swizzled: 8 of them are 1024 bytes.
-__device__ inline unsigned long long described(unsigned place) {
+__device__ inline unsigned long long described(u32 place) {
   return (place & 0x3FFFF) >> 4 | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 
@@ -66,34 +61,28 @@ __device__ __forceinline__ void multiply(float* d, unsigned long long x, unsigne
   MULTIPLY("bf16.bf16");
 }
 
-// x·Φ(x) within 1.3e-5 or 6e-8·|x|, Φ being 1 / (1 + 2^-u) with u of an odd polynomial.
+// x·Φ(x) within 1.3e-5 or 6e-8·|x|, Φ being 1 / (1 + 2^-u) with u of an odd polynomial: fewer
+// instructions than in kernels.cu, as the matrix units wait for these.
 __device__ inline float gelu(float x) {
   const float c = fminf(fmaxf(x, -6.f), 6.f), q = c * c;
   const float u = c * (2.30164715f + q * (0.105982739f + q * (-7.36063881e-4f - q * 2.48362419e-5f)));
-  float power, phi;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-u));
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(phi) : "f"(1 + power));
+  float phi;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(phi) : "f"(1 + power2(-u)));
   return x * phi;
 }
-
-__device__ inline __half2 narrow(float a, float b, __half) { return __floats2half2_rn(a, b); }
-__device__ inline __nv_bfloat162 narrow(float a, float b, __nv_bfloat16) { return __floats2bfloat162_rn(a, b); }
-__device__ inline float2 wide(__half2 x) { return __half22float2(x); }
-__device__ inline float2 wide(__nv_bfloat162 x) { return __bfloat1622float2(x); }
-using Pair = decltype(narrow(0.f, 0.f, T()));
 
 // out = (x·Wᵥᵀ + bᵥ) · GELU(x·W_gᵀ + b_g): (rows, depth), W (2·width, depth) → (rows, width).
 // Two words are 0 before and after: the tiles that were taken, and the blocks that are done.
 // Blocks take tiles as they come to them, as one may begin late: what waits for the result of
 // this very work occupies a multiprocessor.
 extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
-    gated(const __grid_constant__ Map x, const __grid_constant__ Map w, const T* bias, T* out, unsigned* words,
+    gated(const __grid_constant__ Map x, const __grid_constant__ Map w, const T* bias, T* out, u32* words,
           int rows, int width, int depth) {
   extern __shared__ char shared[];
   __shared__ alignas(8) unsigned long long barriers[2 * STAGES];
   __shared__ int tiles[STAGES];  // which one a stage begins
-  const unsigned stages = (at(shared) + 1023) / 1024 * 1024;  // as swizzled rows repeat so
-  const unsigned full = at(barriers), empty = full + 8 * STAGES;
+  const u32 stages = (shared_address(shared) + 1023) / 1024 * 1024;  // as swizzled rows repeat so
+  const u32 full = shared_address(barriers), empty = full + 8 * STAGES;
   const int down = (rows + ROWS - 1) / ROWS, across = (width + COLUMNS - 1) / COLUMNS, all = down * across;
   // By bands of 16 tiles, down first: what all blocks read at one time is little.
   auto place = [&](int tile) {
@@ -121,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
       const int next = gridDim.x + atomicAdd(words, 1);
       const int2 corner = place(tile);
       for (int k = 0; k < steps; k++, advance()) {
-        const unsigned to = stages + stage * STAGE, barrier = full + 8 * stage;
+        const u32 to = stages + stage * STAGE, barrier = full + 8 * stage;
         wait(empty + 8 * stage, phase ^ 1);
         if (!k) tiles[stage] = tile;
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(STAGE) : "memory");
@@ -141,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
 
   asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
   const int group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  T* const mine = reinterpret_cast<T*>(shared + (stages - at(shared)) + STAGES * STAGE) + warp * 16 * PITCH;
+  T* const mine = reinterpret_cast<T*>(shared + (stages - shared_address(shared)) + STAGES * STAGE) + warp * 16 * PITCH;
   auto release = [&](int read) {
     if (lane == 0) arrive(empty + 8 * read);
   };
@@ -150,16 +139,16 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
     const int tile = tiles[stage];
     if (tile >= all) return;
     const int2 corner = place(tile);
-    Pair v[16], g[16];  // of the bias; while they come there is much to do
+    u32 v[16], g[16];  // of the bias; while they come there is much to do
 #pragma unroll
     for (int j = 0; j < 16; j++) {
       const int n = min(corner.y + 8 * j + lane % 4 * 2, width - 2);
-      v[j] = *reinterpret_cast<const Pair*>(bias + n);
-      g[j] = *reinterpret_cast<const Pair*>(bias + width + n);
+      v[j] = *reinterpret_cast<const u32*>(bias + n);
+      g[j] = *reinterpret_cast<const u32*>(bias + width + n);
     }
     float d[128];
     for (int k = 0; k < steps; k++) {
-      const unsigned from = stages + stage * STAGE;
+      const u32 from = stages + stage * STAGE;
       wait(full + 8 * stage, phase);
       asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
@@ -179,12 +168,12 @@ extern "C" __global__ void __launch_bounds__(128 * CONSUMERS + 128, 1)
     for (int half = 0; half < 2; half++) {
 #pragma unroll
       for (int j = 0; j < 8; j++) {
-        const float2 value = wide(v[8 * half + j]), gate = wide(g[8 * half + j]);
+        const float2 value = unpack(v[8 * half + j], T()), gate = unpack(g[8 * half + j], T());
 #pragma unroll
         for (int r = 0; r < 2; r++) {
           const float* e = d + 32 * half + 4 * j + 2 * r;
-          *reinterpret_cast<Pair*>(mine + (lane / 4 + 8 * r) * PITCH + 8 * j + lane % 4 * 2) =
-              narrow((e[0] + value.x) * gelu(e[64] + gate.x), (e[1] + value.y) * gelu(e[65] + gate.y), T());
+          *reinterpret_cast<u32*>(mine + (lane / 4 + 8 * r) * PITCH + 8 * j + lane % 4 * 2) =
+              pack((e[0] + value.x) * gelu(e[64] + gate.x), (e[1] + value.y) * gelu(e[65] + gate.y), T());
         }
       }
       __syncwarp();

@@ -1,9 +1,6 @@
 // Everything between the products and convolutions, on 16-bit floats of type T. Maps are
 // (B, H, W, C); threads read and write 8 neighbouring channels, 16 bytes, at a time.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 struct alignas(16) Eight { T v[8]; };
 
 __device__ inline float wide(T x) { return static_cast<float>(x); }
@@ -214,7 +211,7 @@ __device__ inline void group_norm(const T* x, const T* weight, const T* bias, co
   meet<CLUSTER>();
   float2 stats = {0, 0};
   if (threadIdx.x < own) {
-    unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(sums + threadIdx.x));
+    u32 local = shared_address(sums + threadIdx.x);
     float2 each[CLUSTER], sum = {0, 0};
 #pragma unroll
     for (int r = 0; r < CLUSTER; r++) {
