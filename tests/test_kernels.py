@@ -145,6 +145,15 @@ def test_only_wide_heads_with_many_scores_are_chunked():
     assert not chunked.fits(few, few, few, 1)
     assert chunked.fits(many, many, many, 1)
     assert not chunked.fits(many, many, many, 8)
+    assert not chunked.fits(many, many, many, 1, "causal")  # parts know no mask
+
+
+@pytest.mark.parametrize("gpu", ["cuda", "metal"])
+def test_wide_heads_with_many_scores_are_chunked_on_gpus(gpu):
+    x = mx.zeros((1, 4104, 512))
+    variants = OPERATIONS["attention"].variants
+    fit = [v.run for v in variants if v.backend == gpu and v.fits(x, x, x, 1)]
+    assert fit == [chunked.attention]
 
 
 def test_only_without_tf32_are_convolutions_products(monkeypatch):
