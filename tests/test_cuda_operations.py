@@ -5,7 +5,6 @@ import pytest
 from recorded import BOUNDS, TYPES, close, normal, recorded, wide
 
 from mlx_sd.cuda import recorder
-from mlx_sd.cuda.driver import CudaError
 from mlx_sd.cuda.recording import Recording
 from mlx_sd.kernels import reference
 from mlx_sd.nn.embed import timestep_embedding
@@ -143,18 +142,6 @@ def test_gated_product_is_the_reference(dtype, shape, monkeypatch):
     wx, ww, wb = wide(x, w, b)
     close(out, reference.geglu(wx @ ww.T + wb), BOUNDS[dtype])
     assert bool(seen) == (recorder._generation() == 9 and B * L >= 256)
-
-
-def test_gated_product_that_is_refused_is_computed_as_two(monkeypatch):
-    def refused(*given):
-        raise CudaError("no such matrix")
-
-    monkeypatch.setattr(recorder, "matrix", refused)
-    x, w = (normal(n, 64, dtype=mx.float16) for n in (300, 256))
-    b = normal(256, dtype=mx.float16)
-    out = recorded(mx.float16, {"x": x}, [w, b], lambda r, x: r.gated(x, w, b))
-    wx, ww, wb = wide(x, w, b)
-    close(out, reference.geglu(wx @ ww.T + wb), BOUNDS[mx.float16])
 
 
 @pytest.mark.parametrize("dtype", TYPES)

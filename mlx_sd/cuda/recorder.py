@@ -282,23 +282,21 @@ class Recorder:
     def gated(self, x: Array, weight: mx.array, bias: mx.array) -> Buffer:
         """GEGLU of x weightᵀ + bias: (…, K), (2D, K), (2D,) → (…, D)"""
         M, K, D = math.prod(x.shape[:-1]), x.shape[-1], weight.shape[0] // 2
-        if _generation() == 9 and M >= _GATED_ROWS:
-            out = self.array(*x.shape[:-1], D)
-            if self._stream is None:
-                return out
-            with suppress(CudaError):  # of an old compiler: as two, then
-                kernels("gated", TYPES[self.dtype])["gated"].launch(
-                    self._stream,
-                    (min(-(-M // 128) * -(-D // 128), processors()), 1, 1),
-                    384,
-                    _GATED_SHARED,
-                    matrix(self.dtype, x.at, M, K, x.pitch),
-                    matrix(self.dtype, self.weight(weight), 2 * D, K, K),
-                    *map(pointer, (self.weight(bias), out.at, self.taken)),
-                    *(M, D, K),
-                )
-                return out
-        return self.geglu(self.linear(x, weight, bias))
+        if _generation() != 9 or M < _GATED_ROWS:
+            return self.geglu(self.linear(x, weight, bias))
+        out = self.array(*x.shape[:-1], D)
+        if self._stream is not None:
+            kernels("gated", TYPES[self.dtype])["gated"].launch(
+                self._stream,
+                (min(-(-M // 128) * -(-D // 128), processors()), 1, 1),
+                384,
+                _GATED_SHARED,
+                matrix(self.dtype, x.at, M, K, x.pitch),
+                matrix(self.dtype, self.weight(weight), 2 * D, K, K),
+                *map(pointer, (self.weight(bias), out.at, self.taken)),
+                *(M, D, K),
+            )
+        return out
 
     def geglu(self, x: Array) -> Buffer:
         """(…, 2D) → (…, D)"""
