@@ -46,6 +46,7 @@ class Codec:
             tiling: how much to compute at a time; None: all of a picture.
         """
         self.dtype = dtype  # what it computes in now
+        self.may_record = True  # see FastDecoder
         self._source, self._part, self._types = source, part, types
         self._tiling = tiling
         self._format = source.family.latent
@@ -61,9 +62,16 @@ class Codec:
         Returns: (B, 8h, 8w, 3) in about [-1, 1], evaluated, of the type computed in.
         Raises: SDError if the latent or a pixel is not finite.
         """
-        if not _finite(latent):
-            raise SDError("the latent to decode holds values that are no numbers")
-        return self._run("decoder", lambda: self._decode(latent))
+        finite = mx.isfinite(latent).all()
+        mx.async_eval(finite)
+
+        def run() -> mx.array:
+            out = self._decode(latent)
+            if not finite:  # looked at now, so that the decoder is at work before
+                raise SDError("the latent to decode holds values that are no numbers")
+            return out
+
+        return self._run("decoder", run)
 
     def encode(
         self, image: mx.array, draw: Draw | None, scaled: bool = True
@@ -114,7 +122,8 @@ class Codec:
         cuDNN's convolutions in float32 may ask for a hundred times the map.
         """
         try:
-            out = self._whole(z)
+            vae = cast(AutoencoderKL, self._model)
+            out = self._whole(z) if self.may_record else vae.decode(z)
             mx.eval(out)
             return out
         except (RuntimeError, MemoryError) as error:

@@ -63,6 +63,7 @@ class Walk:
             )
         check(request.sampling_method, request.eta, args, self.prediction.flow)
         self._args = args
+        self._begun: list[tuple[int, mx.array]] = []  # steps, and whether finite
 
     def _levels(
         self, source: Source, request: Resolved, args: dict[str, float]
@@ -135,7 +136,7 @@ class Walk:
         """Yields some steps of a picture; returns its latent after them, (1, h, w, C).
 
         A GPU is given the next step before this one is waited for, so that it always
-        has work.
+        has work; the last ones of a picture are left to wait().
 
         Args:
             walked: that many of `steps`.
@@ -143,22 +144,11 @@ class Walk:
         Raises: SDError if a latent is not finite.
         """
         denoiser.begin(steps.start)
-        begun: list[tuple[int, mx.array]] = []  # whether steps are finite, by number
-
-        def finish(left: int) -> None:
-            while len(begun) > left:
-                number, finite = begun.pop(0)
-                if not finite:
-                    raise SDError(
-                        f"step {number} of {self.count} gave values that are no "
-                        "numbers; try again with --dtype f32"
-                    )
-
         for step in walked:
             number, x = step.index + 1, step.x
-            begun.append((number, mx.isfinite(x).all()))
-            mx.async_eval(x, step.denoised, begun[-1][1])
-            finish(left=backend.run_ahead())
+            self._begun.append((number, mx.isfinite(x).all()))
+            mx.async_eval(x, step.denoised, self._begun[-1][1])
+            self.wait(left=backend.run_ahead())
             yield Progress(
                 image=image,
                 step=number,
@@ -169,8 +159,20 @@ class Walk:
                 target=self.sigmas[number],
             )
             denoiser.step = number
-        finish(left=0)
         return x
+
+    def wait(self, left: int = 0) -> None:
+        """Until no more steps are under way than that.
+
+        Raises: SDError if a latent is not finite.
+        """
+        while len(self._begun) > left:
+            number, finite = self._begun.pop(0)
+            if not finite:
+                raise SDError(
+                    f"step {number} of {self.count} gave values that are no "
+                    "numbers; try again with --dtype f32"
+                )
 
 
 def last_levels(sigmas: list[float], strength: float) -> list[float]:

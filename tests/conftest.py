@@ -29,9 +29,8 @@ def isolated_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def emulated(monkeypatch):
-    """Recordings are made on a GPU, or else on an emulated one."""
-    if not mx.cuda.is_available():
-        emulated_gpu.install(monkeypatch)
+    """Recordings are made on a GPU, or else on an emulated one, which this gives."""
+    return None if mx.cuda.is_available() else emulated_gpu.install(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,14 @@ class Device:
                 self._next += (-(-values.size // 4096) + 1) * 4096  # with a gap
         return [self._places[id(array)][1] for array in arrays]
 
+    def move(self, array: mx.array) -> None:
+        """To another place, as MLX does with what a CPU reads."""
+        _, place = self._places[id(array)]
+        self._places[id(array)] = array, self._next
+        self._memory[self._next] = self._memory[place].copy()
+        self._next += (-(-array.nbytes // 4096) + 1) * 4096
+        self._memory[place][:] = 255
+
     def bits(self, at: int, shape, type=np.uint16, pitch: int | None = None):
         """What lies at an address, to be read and written; numpy checks the bounds."""
         start = max(place for place in self._memory if place <= at)

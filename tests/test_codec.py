@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from mlx_sd import ConfigError, Request, SDError, load
 from mlx_sd.codec import Codec
+from mlx_sd.cuda.unet import FastUNet
 from mlx_sd.cuda.vae import FastDecoder
 from mlx_sd.opening import open_source
 from mlx_sd.quantize import parse_rules
@@ -68,6 +69,20 @@ def test_what_memory_does_not_suffice_for_is_decoded_in_tiles(small, monkeypatch
     for _ in range(2):  # the second time it knows
         assert parity.error(short.decode(latent), expected) < 1e-5
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_decoder_may_be_recorded_once_its_unet_is(recorded, monkeypatch):
+    asked, decode = [], FastDecoder.__call__
+
+    def watch(self, z):
+        asked.append(z.shape)
+        return decode(self, z)
+
+    monkeypatch.setattr(FastDecoder, "__call__", watch)
+    monkeypatch.setattr(FastUNet, "recorded", recorded)
+    load(dtype="f32")(Request("a house", width=64, height=64, steps=1))
+    assert asked == [(1, 8, 8, 4)] * recorded
 
 
 def test_other_failures_are_not_taken_for_want_of_memory(small, monkeypatch):

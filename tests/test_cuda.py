@@ -1,17 +1,20 @@
 """Recordings of networks, on NVIDIA GPUs; elsewhere on an emulated one."""
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 from recorded import BOUNDS, TYPES, close, normal, wide
 
-from mlx_sd.cuda.arrays import Arena, Snapshot
-from mlx_sd.cuda.driver import CudaError, patience
+from mlx_sd.cuda.arrays import Arena, Snapshot, gather
+from mlx_sd.cuda.driver import CudaError, available, patience
 from mlx_sd.cuda.recorder import Recorder
 from mlx_sd.cuda.recording import Recording
 from mlx_sd.cuda.unet import FastUNet
@@ -128,6 +131,42 @@ def test_recording_can_be_turned_off(monkeypatch):
     assert patience(50) == 50
 
 
+EXITS = """
+from mlx_sd.cuda.driver import when_gone
+class Owner: pass
+gone, stays = Owner(), Owner()
+when_gone(gone, print, "gone")
+when_gone(stays, print, "at exit")
+del gone
+"""
+# A plan of cuDNN's and a graph, which are still there at the end.
+RECORDS = """
+import mlx.core as mx
+from mlx_sd.cuda.recording import Recording
+weight = mx.zeros((8, 3, 3, 8), dtype=mx.float16)
+mx.eval(weight)
+def work(r):
+    x = r.array(1, 8, 8, 8)
+    return {"x": x, "out": r.conv(x, weight)}
+recording = Recording(mx.float16, [weight], work)
+recording.run(x=mx.zeros((1, 8, 8, 8), dtype=mx.float16))
+mx.eval(recording.out())
+"""
+
+
+def test_what_is_to_be_done_when_an_owner_goes_is_not_done_at_exit():
+    done = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("gone\n", "", 0)
+
+
+@pytest.mark.skipif(not available(), reason="needs an NVIDIA GPU")
+def test_recordings_that_are_still_there_at_exit_say_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", RECORDS], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
 def test_runs_may_be_begun_before_others_have_ended():
     def work(r):
         x = r.array(64)
@@ -197,6 +236,41 @@ def test_recorded_unet_notices_new_weights():
     second = fast(x, t, context)
     close(second, unet(x, t, context), 1e-2)
     assert not mx.allclose(first, second, rtol=0.1)
+
+
+def test_recorded_unet_notices_memory_that_moved(emulated):
+    unet = filled(UNet(UNET), mx.float16)
+    fast, t = FastUNet(unet, wait=0), mx.array([5.0])
+    x, contexts = normal(1, 8, 8, 4, dtype=mx.float16), []
+    made = []
+    for read in (False, False, True):
+        if read and emulated is None:
+            np.array(unet.conv_in.weight)  # with what shares its memory
+        elif read:
+            emulated.move(fast._weights.memory[-1])
+        contexts.append(normal(1, 77, 96, dtype=mx.float16))
+        out = fast(x, t, contexts[-1])
+        close(out, unet(x, t, contexts[-1]), 1e-2)
+        made.append(fast._recorded[x.shape, contexts[-1].shape])
+    assert made[0] is made[1] is not made[2]
+
+
+@pytest.mark.parametrize("together", [1 << 9, 1 << 30])
+def test_gathered_arrays_stay_what_they_are(together, monkeypatch):
+    monkeypatch.setattr("mlx_sd.cuda.arrays._TOGETHER", together)
+    unet = filled(UNet(UNET), mx.float16)
+    before, kept = unet.parameters(), unet.mid[0].res.emb.weight
+    memory = gather(unet, stay=[kept])
+    assert unet.mid[0].res.emb.weight is kept
+    assert not any(array is kept for array in memory)
+    named, sizes = dict(tree_flatten(before)), [a.size for a in memory]
+    for name, array in tree_flatten(unet.parameters()):
+        assert mx.array_equal(array, named[name]), name
+        if array.nbytes % 256:
+            assert any(array is one for one in memory), name
+    assert sum(sizes) + kept.size == sum(a.size for a in named.values())
+    odd = sum(a.nbytes % 256 > 0 for a in named.values())
+    assert (len(memory) == odd + 1) == (together > 1 << 20)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -147,24 +147,29 @@ def test_gated_product_is_the_reference(dtype, shape, monkeypatch):
 @pytest.mark.parametrize("dtype", TYPES)
 def test_small_operations_are_the_reference(dtype):
     x, y = normal(2, 6, 8, 64, dtype=dtype), normal(2, 6, 8, 24, dtype=dtype)
-    b, odd = normal(64, dtype=dtype), normal(2, 5, 3, dtype=dtype)
-    c = normal(3, dtype=dtype)
-    bound = BOUNDS[dtype]
-    run = recorded
+    b, bound, run = normal(64, dtype=dtype), BOUNDS[dtype], recorded
     out = run(dtype, {"x": x}, [], lambda r, x: r.geglu(x))
     close(out, reference.geglu(*wide(x)), bound)
     out = run(dtype, {"x": x}, [], lambda r, x: r.silu(x))
     close(out, reference.silu(*wide(x)), bound)
     out = run(dtype, {"x": x}, [b], lambda r, x: r.add(x, x, b))
     close(out, wide(x)[0] * 2 + b, bound)
-    out = run(dtype, {"x": x}, [b], lambda r, x: r.add_channel(x, b))
-    close(out, wide(x)[0] + b, bound)
-    out = run(dtype, {"x": odd}, [c], lambda r, x: r.add_channel(x, c))
-    close(out, wide(odd)[0] + c, bound)
     out = run(dtype, {"x": x, "y": y}, [], lambda r, x, y: r.concat(x, y))
     assert mx.array_equal(out, mx.concatenate([x, y], axis=-1))
     out = run(dtype, {"x": x}, [], lambda r, x: r.nearest(x, 11, 16))
     assert mx.array_equal(out, nearest(x, 11, 16))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("shape", [(2, 6, 8, 64), (2, 5, 3)])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_bias_is_added_in_place_or_elsewhere(dtype, shape, in_place):
+    x, b = normal(*shape, dtype=dtype), normal(shape[-1], dtype=dtype)
+
+    def add(r, x):
+        return r.add_channel(x, b, x if in_place else r.array(*shape))
+
+    close(recorded(dtype, {"x": x}, [b], add), wide(x)[0] + b, BOUNDS[dtype])
 
 
 def test_timesteps_are_the_reference():

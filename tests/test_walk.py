@@ -6,8 +6,10 @@ import mlx.core as mx
 import pytest
 from loaded import bundled
 
-from mlx_sd import Request, SDError, backend
+from mlx_sd import Request, SDError, backend, load
 from mlx_sd.cli.preview import Preview
+from mlx_sd.codec import Codec
+from mlx_sd.models.unet import UNet
 from mlx_sd.pipeline import Progress
 from mlx_sd.sampling.samplers import Step
 from mlx_sd.walk import Walk
@@ -27,7 +29,8 @@ def taken(begun: list[int], broken: int = -1):
             x = mx.full((1, 4, 4, 4), mx.nan if i + 1 >= broken > 0 else float(i))
             yield Step(i, walk.sigmas[i], x, x)
 
-    return walk.take(steps(), 0, range(COUNT), denoiser)
+    yield from walk.take(steps(), 0, range(COUNT), denoiser)
+    walk.wait()
 
 
 @pytest.fixture(params=[0, 1])
@@ -57,6 +60,41 @@ def test_no_step_is_begun_after_the_last_that_was_asked_for(ahead):
     next(walked), next(walked)
     walked.close()
     assert begun == [1, 2]
+
+
+REQUEST = Request("a house", width=64, height=64, steps=2)
+
+
+def test_a_picture_is_begun_before_its_last_steps_are_waited_for(monkeypatch):
+    order: list[str] = []
+
+    def watch(owner, name):
+        real = getattr(owner, name)
+
+        def seen(self, *args, **kwargs):
+            if kwargs != {"left": 1}:
+                order.append(name)
+            return real(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, seen)
+
+    monkeypatch.setattr(backend, "run_ahead", lambda: 1)
+    watch(Walk, "wait")
+    watch(Codec, "_decode")
+    bundled()(REQUEST)
+    assert order == ["_decode", "wait"]
+
+
+def test_a_last_step_that_failed_is_told_of_and_not_its_picture(ahead, monkeypatch):
+    real, calls = UNet.__call__, []
+
+    def fail(self, *args, **kwargs):
+        calls.append(args)
+        return real(self, *args, **kwargs) * (mx.nan if len(calls) == 2 else 1)
+
+    monkeypatch.setattr(UNet, "__call__", fail)
+    with pytest.raises(SDError, match="^step 2 of 2 gave values"):
+        load(dtype="f32")(REQUEST)
 
 
 def test_a_preview_leaves_values_that_are_no_numbers_to_the_pipeline(tmp_path):

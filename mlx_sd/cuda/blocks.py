@@ -51,4 +51,4 @@ def conv(r: Recorder, layer: Conv2d, x: Array, out: Array | None = None) -> Arra
     """With its bias."""
     stride, padding = layer._how
     h = r.conv(x, layer.weight, stride, (padding, padding))
-    return r.add_channel(h, layer.bias, out)
+    return r.add_channel(h, layer.bias, h if out is None else out)

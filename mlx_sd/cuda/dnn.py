@@ -11,7 +11,7 @@ from functools import cache
 
 import mlx.core as mx
 
-from .driver import WORKSPACE, CudaError, Stream, check
+from .driver import WORKSPACE, CudaError, Stream, check, when_gone
 
 _TYPES = {mx.float16: 2, mx.bfloat16: 9}  # cudnnDataType_t
 _FLOAT32 = 0
@@ -34,8 +34,10 @@ class _Descriptor:
 
     def __init__(self, kind: int):
         self.handle, self._kept = c_void_p(), list[object]()
-        status = _dnn()[0].cudnnBackendCreateDescriptor(kind, byref(self.handle))
+        library, _ = _dnn()
+        status = library.cudnnBackendCreateDescriptor(kind, byref(self.handle))
         check(status, "cudnnBackendCreateDescriptor")
+        when_gone(self, library.cudnnBackendDestroyDescriptor, self.handle)
 
     def set(self, attribute: int, kind: int, values: ctypes.Array) -> None:
         status = _dnn()[0].cudnnBackendSetAttribute(
@@ -64,9 +66,6 @@ class _Descriptor:
 
     def finalize(self) -> int:
         return _dnn()[0].cudnnBackendFinalize(self.handle)
-
-    def __del__(self) -> None:
-        _dnn()[0].cudnnBackendDestroyDescriptor(self.handle)
 
 
 class Plan:

@@ -8,6 +8,8 @@ import hashlib
 import importlib.util
 import logging
 import os
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from ctypes import byref, c_char_p, c_float, c_int, c_void_p
 from functools import cache
@@ -52,6 +54,11 @@ def _loaded() -> bool:
     except OSError as error:
         log.info("networks run as MLX's operations: %s", error)
         return False
+
+
+def when_gone(owner: object, do: Callable[..., object], *args: object) -> None:
+    """As the owner's __del__, but not at exit, when names that it needs may be lost."""
+    weakref.finalize(owner, do, *args).atexit = False
 
 
 def patience(usual: int) -> int:
@@ -104,14 +111,12 @@ class Graph:
         )
         check(status, "cuGraphInstantiate")
         check(cuda().cuGraphDestroy(graph), "cuGraphDestroy")
+        when_gone(self, cuda().cuGraphExecDestroy, self._exec)
 
     def launch(self) -> None:
         enter(cuda())
         status = cuda().cuGraphLaunch(self._exec, self._stream.handle)
         check(status, "cuGraphLaunch")
-
-    def __del__(self) -> None:
-        cuda().cuGraphExecDestroy(self._exec)
 
 
 class Map(ctypes.Structure):

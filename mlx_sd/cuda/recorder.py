@@ -317,9 +317,8 @@ class Recorder:
             self._each("add_bias", out, parts, count, a.shape[-1] // 8)
         return out
 
-    def add_channel(self, x: Array, bias: mx.array, out: Array | None = None) -> Array:
-        """x + bias, for any number of channels."""
-        out = self.array(*x.shape) if out is None else out
+    def add_channel(self, x: Array, bias: mx.array, out: Array) -> Array:
+        """x + bias, for any number of channels; `out` may be x."""
         parts, C = (x, self.weight(bias), out), x.shape[-1]
         if C % 8:
             self._each("add_channel", out, parts, math.prod(x.shape), C)

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from . import transfer
 from .arrays import Array, addresses
-from .driver import CudaError, Graph, Stream
+from .driver import CudaError, Graph, Stream, when_gone
 from .recorder import Recorder
 
 _LONG = 0.25  # seconds; a screen's GPU is reset after a few
@@ -28,6 +28,7 @@ class Recording:
         parameters: Sequence[mx.array],
         work: Callable[[Recorder], dict[str, Array]],
         stream: Stream | None = None,
+        memory: Sequence[mx.array] | None = None,
     ):
         """
         Args:
@@ -35,13 +36,15 @@ class Recording:
             work: the operations; returns the arrays that are seen from outside, "out"
                 among them.
             stream: of recordings that use each other's arrays; None: its own.
+            memory: arrays whose memory the parameters are in; None: they themselves.
         """
         self._stream, self._dtype = stream or Stream(), dtype
+        when_gone(self, _finish, self._stream)
         self._parameters = list(parameters)
-        self._places = addresses(self._parameters)
-        weights = {
-            id(a): at for a, at in zip(self._parameters, self._places, strict=True)
-        }
+        self._seen = self._parameters if memory is None else list(memory)
+        self._places = addresses(self._seen)
+        found = addresses(self._parameters)
+        weights = {id(a): at for a, at in zip(self._parameters, found, strict=True)}
         recorder = Recorder(dtype, weights)
         self._unheard, self._slow = False, True  # as long as it is not known
 
@@ -80,7 +83,7 @@ class Recording:
 
     def stale(self) -> bool:
         """Whether a weight has been moved, as MLX does when it is read from a CPU."""
-        return addresses(self._parameters) != self._places
+        return addresses(self._seen) != self._places
 
     def run(self, **inputs: mx.array) -> None:
         """Begin the work on arrays by name; those not given stay as they are."""
@@ -102,8 +105,9 @@ class Recording:
         self._unheard = False
         return out
 
-    def __del__(self) -> None:
-        with suppress(CudaError, RuntimeError):  # a device that broke
-            if hasattr(self, "_stream"):
-                self._stream.synchronize()  # before its memory serves others
-            mx.synchronize()  # whose kernels know addresses in it, and do not hold it
+
+def _finish(stream: Stream) -> None:
+    """Before a recording's memory serves others."""
+    with suppress(CudaError, RuntimeError):  # a device that broke
+        stream.synchronize()
+        mx.synchronize()  # whose kernels know addresses in it, and do not hold it

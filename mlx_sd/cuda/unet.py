@@ -13,7 +13,7 @@ from ..models.unet import Block, SpatialTransformer, TransformerLayer, UNet
 from ..nn.attention import Attention
 from ..nn.compact import Compact
 from ..nn.resblock import tiled
-from .arrays import Array, Snapshot, View
+from .arrays import Array, Snapshot, View, gather
 from .blocks import conv, mlp, norm, res_block
 from .driver import CudaError, Stream, available, patience
 from .recorder import TYPES, Recorder
@@ -70,12 +70,18 @@ class FastUNet:
             return self._unet(x, t, context, vector, **others)
         return recorded(x, t, context, vector)
 
+    @property
+    def recorded(self) -> bool:
+        return bool(self._recorded)
+
     def _record(self, x: mx.array, context: mx.array) -> "RecordedUNet | None":
         shapes = x.shape, context.shape
         while len(self._recorded) >= _KEPT:  # their memory is free for the next
             del self._recorded[next(iter(self._recorded))]
         try:
             if self._weights is None or not self._weights.unchanged():
+                self._recorded.clear()  # which hold the old ones
+                self._weights = None
                 self._weights = Weights(self._unet)
             self._recorded[shapes] = RecordedUNet(self._weights, x, context)
         except (CudaError, RuntimeError) as error:  # the latter: out of memory
@@ -115,6 +121,7 @@ class Weights:
             block for level in (*unet.down, *unet.up) for block in level.blocks
         ] + list(unet.mid)
         self.fused: dict[int, mx.array] = {}  # by id of an Attention
+        self._joined: list[mx.array] = []
         self.layers = [
             layer
             for block in self.blocks
@@ -139,6 +146,9 @@ class Weights:
             if "skip" in block.res
         }
         mx.eval(self.emb_bias, *self.skip_bias.values())
+        own = [self.emb, *self.fused.values()]
+        self.memory = [*own, self.emb_bias, *self.skip_bias.values()]
+        self.memory += gather(unet, stay=self._joined)
         self._seen = Snapshot(unet)
 
     def unchanged(self) -> bool:
@@ -149,8 +159,7 @@ class Weights:
         linears = [(attention[part], "weight") for part in parts]
         self.fused[id(attention)] = self._join(linears)
 
-    @staticmethod
-    def _join(parts: list[tuple[nn.Module, str]]) -> mx.array:
+    def _join(self, parts: list[tuple[nn.Module, str]]) -> mx.array:
         """All rows in one array, of which the layers now hold views: no copy stays."""
         whole = mx.concatenate([module[name] for module, name in parts])
         mx.eval(whole)
@@ -159,7 +168,9 @@ class Weights:
             rows = module[name].shape[0]
             module[name] = whole[at : at + rows]
             at += rows
-        mx.eval([module[name] for module, name in parts])
+        views = [module[name] for module, name in parts]
+        mx.eval(views)
+        self._joined += views
         return whole
 
     def arrays(self) -> list[mx.array]:
@@ -182,8 +193,9 @@ class RecordedUNet:
         self._context: mx.array | None = None
         parameters = self._weights.arrays()
         stream = Stream()
-        self._text = Recording(x.dtype, parameters, self._record_text, stream)
-        self._step = Recording(x.dtype, parameters, self._record_step, stream)
+        where = stream, self._weights.memory
+        self._text = Recording(x.dtype, parameters, self._record_text, *where)
+        self._step = Recording(x.dtype, parameters, self._record_step, *where)
 
     def serves(self, x: mx.array, context: mx.array) -> bool:
         """Whether it was made for such arrays, and the weights are where they were."""

@@ -8,7 +8,7 @@ import mlx.core as mx
 from ..models.vae import AutoencoderKL, Decoder, MidBlock
 from ..nn.compact import Compact
 from ..nn.resblock import ResBlock
-from .arrays import Array, Row, Snapshot, View
+from .arrays import Array, Row, Snapshot, View, gather
 from .blocks import conv, norm, res_block
 from .driver import CudaError, available, patience
 from .recorder import TYPES, Recorder
@@ -60,6 +60,7 @@ class RecordedDecoder:
 
     def __init__(self, vae: AutoencoderKL, z: mx.array):
         self._vae, self._shape, self._dtype = vae, z.shape, z.dtype
+        memory = gather(vae.decoder)
         self._seen = Snapshot(vae.decoder)
         self._skips = {
             id(block): block.skip.bias + block.conv2.bias
@@ -67,8 +68,11 @@ class RecordedDecoder:
             if isinstance(block, ResBlock) and "skip" in block
         }
         mx.eval(list(self._skips.values()))
-        weights = [*arrays(vae.decoder), *self._skips.values()]
-        self._recording = Recording(z.dtype, weights, self._record)
+        more = list(self._skips.values())
+        parameters = [*arrays(vae.decoder), *more]
+        self._recording = Recording(
+            z.dtype, parameters, self._record, memory=[*memory, *more]
+        )
 
     def serves(self, z: mx.array) -> bool:
         return (
