@@ -8,6 +8,7 @@ on a GPU. Prints tables, and writes JSON and a plot into results/.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -67,6 +68,7 @@ def decode(side: str, tiled: str) -> Figure:
 
 
 def steps(count: str) -> Figure:
+    os.environ["MLX_SD_RECORDING"] = "off"  # which growth_cuda.py measures
     pipeline, request = load(), Request("a red house", steps=int(count), seed=1)
     return measured(lambda: pipeline(request))
 

@@ -1,8 +1,10 @@
 """Recordings of networks, on NVIDIA GPUs; elsewhere on an emulated one."""
 
+import gc
 import random
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,7 +19,7 @@ from mlx_sd.cuda.arrays import Arena, Snapshot, gather
 from mlx_sd.cuda.driver import CudaError, available, patience
 from mlx_sd.cuda.recorder import Recorder
 from mlx_sd.cuda.recording import Recording
-from mlx_sd.cuda.unet import FastUNet
+from mlx_sd.cuda.unet import FastUNet, Weights
 from mlx_sd.cuda.vae import FastDecoder
 from mlx_sd.models.unet import UNet, UNetConfig
 from mlx_sd.models.vae import AutoencoderKL, CoderConfig, VaeConfig
@@ -197,6 +199,15 @@ def test_a_result_that_was_not_asked_for_is_not_the_next_ones():
     assert recording.out()[5].item() == 4
 
 
+def test_a_recording_that_goes_is_waited_for(monkeypatch):
+    recording, waited = Recording(mx.float16, [], lambda r: {"out": r.array(64)}), []
+    stream = type(recording._stream)
+    monkeypatch.setattr(stream, "synchronize", lambda self: waited.append(self))
+    del recording
+    gc.collect()
+    assert len(waited) == 1
+
+
 def filled(model: nn.Module, dtype: mx.Dtype) -> nn.Module:
     model.update(tree_map(lambda a: a.astype(dtype), model.parameters()))
     mx.eval(model.parameters())
@@ -225,17 +236,26 @@ def test_recorded_unet_is_the_network(config, dtype):
             close(fast(x, t, *given), expected, 10 * BOUNDS[dtype])
 
 
-def test_recorded_unet_notices_new_weights():
+def test_recorded_unet_notices_new_weights(monkeypatch):
     unet = filled(UNet(UNET), mx.float16)
     fast, t = FastUNet(unet, wait=0), mx.array([5.0])
     x = normal(1, 8, 8, 4, dtype=mx.float16)
     first = fast(x, t, normal(1, 77, 96, dtype=mx.float16))
+    fast(x[:, :4], t, normal(1, 77, 96, dtype=mx.float16))  # another recording
+    old, make, gone = weakref.ref(fast._weights), Weights, []
+
+    def anew(unet):
+        gone.append(old() is None)
+        return make(unet)
+
+    monkeypatch.setattr("mlx_sd.cuda.unet.Weights", anew)
     unet.mid[0].attn.layers[0].cross_attn.v.weight *= 2
     unet.conv_out.weight = unet.conv_out.weight * 2
     context = normal(1, 77, 96, dtype=mx.float16)
     second = fast(x, t, context)
     close(second, unet(x, t, context), 1e-2)
     assert not mx.allclose(first, second, rtol=0.1)
+    assert gone == [True]  # or they would be in memory twice
 
 
 def test_recorded_unet_notices_memory_that_moved(emulated):
@@ -253,6 +273,8 @@ def test_recorded_unet_notices_memory_that_moved(emulated):
         close(out, unet(x, t, contexts[-1]), 1e-2)
         made.append(fast._recorded[x.shape, contexts[-1].shape])
     assert made[0] is made[1] is not made[2]
+    looked_at = sum(array.size for array in fast._weights.memory)
+    assert looked_at >= sum(array.size for _, array in tree_flatten(unet.parameters()))
 
 
 @pytest.mark.parametrize("together", [1 << 9, 1 << 30])
