@@ -46,7 +46,7 @@ class Codec:
             tiling: how much to compute at a time; None: all of a picture.
         """
         self.dtype = dtype  # what it computes in now
-        self.may_record = True  # see FastDecoder
+        self.may_record = False  # as FastDecoder's
         self._source, self._part, self._types = source, part, types
         self._tiling = tiling
         self._format = source.family.latent
@@ -67,7 +67,7 @@ class Codec:
 
         def run() -> mx.array:
             out = self._decode(latent)
-            if not finite:  # looked at now, so that the decoder is at work before
+            if not finite:  # looked at late, as a GPU may still be at work on it
                 raise SDError("the latent to decode holds values that are no numbers")
             return out
 
@@ -122,8 +122,7 @@ class Codec:
         cuDNN's convolutions in float32 may ask for a hundred times the map.
         """
         try:
-            vae = cast(AutoencoderKL, self._model)
-            out = self._whole(z) if self.may_record else vae.decode(z)
+            out = self._whole(z, self.may_record)
             mx.eval(out)
             return out
         except (RuntimeError, MemoryError) as error:

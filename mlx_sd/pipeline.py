@@ -21,7 +21,7 @@ from .convert.type_rules import TypeRules
 from .defaults import defaults
 from .denoiser import Denoiser, Relay
 from .embeddings import Embeddings
-from .errors import ConfigError, unknown
+from .errors import ConfigError, SDError, unknown
 from .image import save, to_pil
 from .metadata import model_hash_later, parameters
 from .opening import DEMO, open_model, open_refiner
@@ -128,7 +128,7 @@ class Pipeline(Stage):
         """
         request = self.resolve(request)
         walk = Walk(self.source, request)
-        backend.prepare_for(self._size)
+        backend.prepare_for(self._unet_parameters)
         stages = self._stages(request, walk)
         for stage, _ in stages:
             stage.prompts(request)  # which raises, if at all, before there is work
@@ -152,18 +152,20 @@ class Pipeline(Stage):
                 latents.append((yield from walk.take(some, i, steps, relay.turn)))
                 relay.turn = None  # and so lets go of its UNet
             del denoisers
+        # Beside a UNet that is not recorded, such as a quantised one, memory is for it.
+        self.codec.may_record = self._unet is not None and self._unet.recorded
         if self.low_memory or not keep:
             walk.wait()
             for stage, _ in stages:
                 stage.release()
 
-        # For the memory it takes: a quantised UNet, which is never recorded, saves it.
-        self.codec.may_record = self._unet is not None and self._unet.recorded
         for single, latent in zip(requests, latents, strict=True):
             try:
-                image = self.decode(latent)  # begun before the last steps have ended
-            finally:
+                image = self.decode(latent)
+            except SDError:
                 walk.wait()  # to tell of a step that failed, not of what came of it
+                raise
+            walk.wait()
             yield Picture(board.finished(image) if board else image, single, self)
 
     def resolve(self, request: Request) -> Resolved:
@@ -271,8 +273,8 @@ class Pipeline(Stage):
         )
 
     @cached_property
-    def _size(self) -> int:
-        """Parameters of the UNet, which take 0.6 ms to count."""
+    def _unet_parameters(self) -> int:
+        """How many, which take 0.6 ms to count."""
         return self.source.parameters("unet")
 
     @cached_property

@@ -61,7 +61,7 @@ def test_what_memory_does_not_suffice_for_is_decoded_in_tiles(small, monkeypatch
     expected, short = codec(small).decode(latent), codec(small)
     asked = []
 
-    def decode(self, z):
+    def decode(self, z, may_record):
         asked.append(z.shape)
         raise RuntimeError("[malloc] Unable to allocate 80 GB.")
 
@@ -72,21 +72,25 @@ def test_what_memory_does_not_suffice_for_is_decoded_in_tiles(small, monkeypatch
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_decoder_may_be_recorded_once_its_unet_is(recorded, monkeypatch):
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_decoder_may_be_recorded_once_its_unet_is(recorded, keep, monkeypatch):
     asked, decode = [], FastDecoder.__call__
 
-    def watch(self, z):
-        asked.append(z.shape)
-        return decode(self, z)
+    def watch(self, z, may_record):
+        asked.append(may_record)
+        return decode(self, z, may_record)
 
     monkeypatch.setattr(FastDecoder, "__call__", watch)
     monkeypatch.setattr(FastUNet, "recorded", recorded)
-    load(dtype="f32")(Request("a house", width=64, height=64, steps=1))
-    assert asked == [(1, 8, 8, 4)] * recorded
+    pipeline = load(dtype="f32")
+    pipeline.decode(mx.zeros((1, 8, 8, 4)))  # as a preview does before
+    request = Request("a house", width=64, height=64, steps=1)
+    list(pipeline.stream(request, keep))
+    assert asked == [False, recorded]
 
 
 def test_other_failures_are_not_taken_for_want_of_memory(small, monkeypatch):
-    def decode(self, z):
+    def decode(self, z, may_record):
         raise RuntimeError("a kernel does not compile")
 
     monkeypatch.setattr(FastDecoder, "__call__", decode)

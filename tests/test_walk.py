@@ -1,5 +1,6 @@
 """Steps of a picture are told one by one, also where the next is begun early."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -10,8 +11,10 @@ from mlx_sd import Request, SDError, backend, load
 from mlx_sd.cli.preview import Preview
 from mlx_sd.codec import Codec
 from mlx_sd.models.unet import UNet
+from mlx_sd.opening import DEMO
 from mlx_sd.pipeline import Progress
 from mlx_sd.sampling.samplers import Step
+from mlx_sd.stage import Stage
 from mlx_sd.walk import Walk
 
 COUNT = 5
@@ -65,24 +68,39 @@ def test_no_step_is_begun_after_the_last_that_was_asked_for(ahead):
 REQUEST = Request("a house", width=64, height=64, steps=2)
 
 
-def test_a_picture_is_begun_before_its_last_steps_are_waited_for(monkeypatch):
-    order: list[str] = []
+@pytest.fixture
+def order(monkeypatch) -> list[str]:
+    """What happens of these, one step ahead."""
+    happened: list[str] = []
 
     def watch(owner, name):
         real = getattr(owner, name)
 
         def seen(self, *args, **kwargs):
             if kwargs != {"left": 1}:
-                order.append(name)
+                happened.append(name)
             return real(self, *args, **kwargs)
 
         monkeypatch.setattr(owner, name, seen)
 
     monkeypatch.setattr(backend, "run_ahead", lambda: 1)
-    watch(Walk, "wait")
-    watch(Codec, "_decode")
+    for owner, name in ((Walk, "wait"), (Codec, "_decode"), (Stage, "release")):
+        watch(owner, name)
+    return happened
+
+
+def test_a_picture_is_begun_before_its_last_steps_are_waited_for(order):
     bundled()(REQUEST)
     assert order == ["_decode", "wait"]
+
+
+def test_a_unet_goes_when_its_steps_have_ended(order):
+    list(load(dtype="f32").stream(REQUEST, keep=False))
+    assert order == ["wait", "release", "_decode", "wait"]
+    order.clear()
+    load(dtype="f32", refiner=DEMO)(replace(REQUEST, refiner_switch=0.5))
+    # The refiner's goes first, which has none; then the first one's.
+    assert order == ["release", "wait", "release", "_decode", "wait"]
 
 
 def test_a_last_step_that_failed_is_told_of_and_not_its_picture(ahead, monkeypatch):

@@ -85,35 +85,38 @@ def gather(module: nn.Module, stay: Collection[mx.array] = ()) -> list[mx.array]
 
     Args:
         stay: arrays that are left where they are.
-    Returns: the larger ones, and those that stay because their size is odd.
+    Returns: the larger ones.
     """
     ids = {id(array) for array in stay}
-    whole: list[mx.array] = []
     # Containers and keys: arrays that were held here would be in memory twice.
-    parts: list[tuple[Any, Any]] = []
+    groups: list[list[tuple[Any, Any]]] = [[]]
     size = 0
     for container, key in Snapshot(module).places():
         array = container[key]
-        if array.nbytes % _ALIGNMENT and id(array) not in ids:
-            whole.append(array)
-        elif id(array) not in ids:
-            parts.append((container, key))
-            size += array.nbytes
-        if size >= _TOGETHER:
-            whole.append(_together(parts))
-            parts, size = [], 0
-    return [*whole, _together(parts)] if parts else whole
+        if id(array) in ids:
+            continue
+        size += array.nbytes
+        if size > _TOGETHER and groups[-1]:
+            groups.append([])
+            size = array.nbytes
+        groups[-1].append((container, key))
+    return [_together(places) for places in groups if places]
 
 
-def _together(parts: list[tuple[Any, Any]]) -> mx.array:
+def _together(places: list[tuple[Any, Any]]) -> mx.array:
     """As one array of one dimension, of which their containers then hold views."""
-    arrays = [container[key] for container, key in parts]
-    whole = mx.concatenate([array.reshape(-1) for array in arrays])
-    ends = np.cumsum([array.size for array in arrays]).tolist()
-    views = mx.split(whole, ends[:-1])
-    for (container, key), array, view in zip(parts, arrays, views, strict=True):
-        container[key] = view.reshape(array.shape)
-    mx.eval(whole, [container[key] for container, key in parts])
+    arrays = [container[key] for container, key in places]
+    parts, ends = [], [0]
+    for array in arrays:
+        parts.append(array.reshape(-1))
+        if space := -array.nbytes % _ALIGNMENT // array.itemsize:
+            parts.append(mx.zeros((space,), array.dtype))
+        ends.append(ends[-1] + array.size + space)
+    whole = mx.concatenate(parts)
+    mx.eval(whole)  # before anything is given up for it
+    for (container, key), array, at in zip(places, arrays, ends, strict=False):
+        container[key] = whole[at : at + array.size].reshape(array.shape)
+    mx.eval([container[key] for container, key in places])
     return whole
 
 

@@ -112,6 +112,20 @@ def arrays(module: nn.Module) -> list[mx.array]:
     return list(dict(tree_flatten(module.parameters())).values())
 
 
+def _joined(parts: list[tuple[nn.Module, str]]) -> tuple[mx.array, list[mx.array]]:
+    """All rows in one array, and what the layers now hold: views, so no copy stays."""
+    whole = mx.concatenate([module[name] for module, name in parts])
+    mx.eval(whole)
+    at, views = 0, []
+    for module, name in parts:
+        rows = module[name].shape[0]
+        views.append(whole[at : at + rows])
+        module[name] = views[-1]
+        at += rows
+    mx.eval(views)
+    return whole, views
+
+
 class Weights:
     """Weights side by side, where the network's layers hold parts of a larger array."""
 
@@ -121,22 +135,20 @@ class Weights:
             block for level in (*unet.down, *unet.up) for block in level.blocks
         ] + list(unet.mid)
         self.fused: dict[int, mx.array] = {}  # by id of an Attention
-        self._joined: list[mx.array] = []
         self.layers = [
             layer
             for block in self.blocks
             if "attn" in block
             for layer in block.attn.layers
         ]
+        views: list[mx.array] = []
         for layer in self.layers:
-            if not layer._only_cross:
-                self._fuse(layer.self_attn, ("q", "k", "v"))
-            else:
-                self._fuse(layer.self_attn, ("k", "v"))
-            self._fuse(layer.cross_attn, ("k", "v"))
+            parts = ("k", "v") if layer._only_cross else ("q", "k", "v")
+            views += self._fuse(layer.self_attn, parts)
+            views += self._fuse(layer.cross_attn, ("k", "v"))
         # The convolution's bias is added with the shift, by the norm that follows it.
         embs = [block.res.emb for block in self.blocks]
-        self.emb = self._join([(emb, "weight") for emb in embs])
+        self.emb, more = _joined([(emb, "weight") for emb in embs])
         self.emb_bias = mx.concatenate(
             [block.res.emb.bias + block.res.conv1.bias for block in self.blocks]
         )
@@ -148,30 +160,17 @@ class Weights:
         mx.eval(self.emb_bias, *self.skip_bias.values())
         own = [self.emb, *self.fused.values()]
         self.memory = [*own, self.emb_bias, *self.skip_bias.values()]
-        self.memory += gather(unet, stay=self._joined)
+        self.memory += gather(unet, stay=[*views, *more])
         self._seen = Snapshot(unet)
 
     def unchanged(self) -> bool:
         """Whether the network's arrays are still those that were recorded."""
         return self._seen.unchanged()
 
-    def _fuse(self, attention: Attention, parts: tuple[str, ...]) -> None:
+    def _fuse(self, attention: Attention, parts: tuple[str, ...]) -> list[mx.array]:
         linears = [(attention[part], "weight") for part in parts]
-        self.fused[id(attention)] = self._join(linears)
-
-    def _join(self, parts: list[tuple[nn.Module, str]]) -> mx.array:
-        """All rows in one array, of which the layers now hold views: no copy stays."""
-        whole = mx.concatenate([module[name] for module, name in parts])
-        mx.eval(whole)
-        at = 0
-        for module, name in parts:
-            rows = module[name].shape[0]
-            module[name] = whole[at : at + rows]
-            at += rows
-        views = [module[name] for module, name in parts]
-        mx.eval(views)
-        self._joined += views
-        return whole
+        self.fused[id(attention)], views = _joined(linears)
+        return views
 
     def arrays(self) -> list[mx.array]:
         own = arrays(self.unet)

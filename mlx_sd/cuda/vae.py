@@ -27,9 +27,14 @@ class FastDecoder:
         self._called = Counter[tuple[int, ...]]()
         self._recorded: RecordedDecoder | None = None
 
-    def __call__(self, z: mx.array) -> mx.array:
-        if self._recorded is None or not self._recorded.serves(z):
+    def __call__(self, z: mx.array, may_record: bool = True) -> mx.array:
+        """
+        Args:
+            may_record: whether to make a recording, in time; one that there is serves.
+        """
+        if self._recorded is not None and not self._recorded.serves(z):
             self._recorded = None
+        if self._recorded is None and may_record:
             self._called[z.shape] += 1
             if self._called[z.shape] > self._wait and fits(self._vae, z):
                 self._record(z)
