@@ -293,6 +293,19 @@ def test_gathered_arrays_stay_what_they_are(together, monkeypatch):
     assert (len(memory) == 1) == (together > 1 << 20)
 
 
+def test_where_memory_ends_arrays_are_not_gathered(monkeypatch):
+    unet = filled(UNet(UNET), mx.float16)
+    before = arrays(unet)
+
+    def fail(*_):
+        raise RuntimeError("[malloc] Unable to allocate")
+
+    monkeypatch.setattr("mlx_sd.cuda.arrays.mx.eval", fail)
+    with pytest.raises(RuntimeError, match="malloc"):
+        gather(unet)
+    assert all(a is b for a, b in zip(arrays(unet), before, strict=True))
+
+
 @pytest.mark.skipif(mx.cuda.is_available(), reason="to look at an array would move it")
 def test_gathered_arrays_are_aligned_in_their_memory():
     unet = filled(UNet(UNET), mx.float16)

@@ -115,6 +115,18 @@ def test_a_last_step_that_failed_is_told_of_and_not_its_picture(ahead, monkeypat
         load(dtype="f32")(REQUEST)
 
 
+def test_an_interrupted_picture_is_no_failed_step(monkeypatch):
+    def interrupt(self, latent):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backend, "run_ahead", lambda: 1)
+    monkeypatch.setattr(Codec, "_decode", interrupt)
+    monkeypatch.setattr(UNet, "__call__", lambda self, x, *_, **__: x * mx.nan)
+    request = replace(REQUEST, steps=1, cfg_scale=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        load(dtype="f32")(request)
+
+
 def test_a_preview_leaves_values_that_are_no_numbers_to_the_pipeline(tmp_path):
     path, latent = tmp_path / "p.png", mx.full((1, 4, 4, 4), mx.nan)
     for way in ("proj", "vae"):
