@@ -100,16 +100,21 @@ def gather(module: nn.Module, stay: Collection[mx.array] = ()) -> list[mx.array]
             groups.append([])
             size = array.nbytes
         groups[-1].append((container, key))
-    return [_together(places) for places in groups if places]
+    return [together(places, _ALIGNMENT) for places in groups if places]
 
 
-def _together(places: list[tuple[Any, Any]]) -> mx.array:
-    """As one array of one dimension, of which their containers then hold views."""
+def together(places: Sequence[tuple[Any, Any]], alignment: int = 1) -> mx.array:
+    """Arrays as one of one dimension, of which their containers then hold views.
+
+    Args:
+        places: containers and keys.
+        alignment: bytes, of which each begins at a multiple.
+    """
     arrays = [container[key] for container, key in places]
     parts, ends = [], [0]
     for array in arrays:
         parts.append(array.reshape(-1))
-        if space := -array.nbytes % _ALIGNMENT // array.itemsize:
+        if space := -array.nbytes % alignment // array.itemsize:
             parts.append(mx.zeros((space,), array.dtype))
         ends.append(ends[-1] + array.size + space)
     whole = mx.concatenate(parts)

@@ -13,7 +13,7 @@ from ..models.unet import Block, SpatialTransformer, TransformerLayer, UNet
 from ..nn.attention import Attention
 from ..nn.compact import Compact
 from ..nn.resblock import tiled
-from .arrays import Array, Snapshot, View, gather
+from .arrays import Array, Snapshot, View, gather, together
 from .blocks import conv, mlp, norm, res_block
 from .driver import CudaError, Stream, available, patience
 from .recorder import TYPES, Recorder
@@ -112,18 +112,12 @@ def arrays(module: nn.Module) -> list[mx.array]:
     return list(dict(tree_flatten(module.parameters())).values())
 
 
-def _joined(parts: list[tuple[nn.Module, str]]) -> tuple[mx.array, list[mx.array]]:
-    """All rows in one array, and what the layers now hold: views, so no copy stays."""
-    whole = mx.concatenate([module[name] for module, name in parts])
-    mx.eval(whole)
-    at, views = 0, []
-    for module, name in parts:
-        rows = module[name].shape[0]
-        views.append(whole[at : at + rows])
-        module[name] = views[-1]
-        at += rows
-    mx.eval(views)
-    return whole, views
+def _fuse(layers: Sequence[nn.Module]) -> mx.array:
+    """The rows of their weights in one array, of which the layers then hold parts."""
+    rows = together([(layer, "weight") for layer in layers])
+    fused = rows.reshape(-1, layers[0].weight.shape[-1])
+    mx.eval(fused)
+    return fused
 
 
 class Weights:
@@ -141,14 +135,16 @@ class Weights:
             if "attn" in block
             for layer in block.attn.layers
         ]
-        views: list[mx.array] = []
+        fused: list[nn.Module] = []
         for layer in self.layers:
-            parts = ("k", "v") if layer._only_cross else ("q", "k", "v")
-            views += self._fuse(layer.self_attn, parts)
-            views += self._fuse(layer.cross_attn, ("k", "v"))
+            attn, cross = layer.self_attn, layer.cross_attn
+            parts = [attn.k, attn.v] if layer._only_cross else [attn.q, attn.k, attn.v]
+            self.fused[id(attn)] = _fuse(parts)
+            self.fused[id(cross)] = _fuse([cross.k, cross.v])
+            fused += [*parts, cross.k, cross.v]
         # The convolution's bias is added with the shift, by the norm that follows it.
         embs = [block.res.emb for block in self.blocks]
-        self.emb, more = _joined([(emb, "weight") for emb in embs])
+        self.emb = _fuse(embs)
         self.emb_bias = mx.concatenate(
             [block.res.emb.bias + block.res.conv1.bias for block in self.blocks]
         )
@@ -160,27 +156,12 @@ class Weights:
         mx.eval(self.emb_bias, *self.skip_bias.values())
         own = [self.emb, *self.fused.values()]
         self.memory = [*own, self.emb_bias, *self.skip_bias.values()]
-        self.memory += gather(unet, stay=[*views, *more])
+        self.memory += gather(unet, stay=[part.weight for part in (*fused, *embs)])
         self._seen = Snapshot(unet)
 
     def unchanged(self) -> bool:
         """Whether the network's arrays are still those that were recorded."""
         return self._seen.unchanged()
-
-    def _fuse(self, attention: Attention, parts: tuple[str, ...]) -> list[mx.array]:
-        linears = [(attention[part], "weight") for part in parts]
-        self.fused[id(attention)], views = _joined(linears)
-        return views
-
-    def arrays(self) -> list[mx.array]:
-        own = arrays(self.unet)
-        extra = [
-            self.emb,
-            self.emb_bias,
-            *self.skip_bias.values(),
-            *self.fused.values(),
-        ]
-        return own + extra
 
 
 class RecordedUNet:
@@ -190,9 +171,10 @@ class RecordedUNet:
         self._unet, self._weights, self._dtype = weights.unet, weights, x.dtype
         self._shapes = x.shape, context.shape
         self._context: mx.array | None = None
-        parameters = self._weights.arrays()
+        memory = weights.memory
+        parameters = [*arrays(weights.unet), *memory]
         stream = Stream()
-        where = stream, self._weights.memory
+        where = stream, memory
         self._text = Recording(x.dtype, parameters, self._record_text, *where)
         self._step = Recording(x.dtype, parameters, self._record_step, *where)
 
