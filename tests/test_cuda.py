@@ -292,6 +292,16 @@ def test_gathered_arrays_stay_what_they_are(together, monkeypatch):
     assert (len(memory) == 1) == (together > 1 << 20)
 
 
+def test_gathering_keeps_no_memory_of_what_arrays_lay_in():
+    unet = filled(UNet(UNET), mx.float16)
+    size = sum(array.nbytes for array in arrays(unet))
+    before = mx.get_active_memory()
+    memory = gather(unet)
+    assert mx.get_cache_memory() < size / 100
+    space = sum(array.nbytes for array in memory) - size
+    assert mx.get_active_memory() - before < space + size / 100
+
+
 def test_where_memory_ends_arrays_are_not_gathered(monkeypatch):
     unet = filled(UNet(UNET), mx.float16)
     before = arrays(unet)

@@ -10,6 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..kernels.settle import settle
+
 _ALIGNMENT = 256  # bytes
 _TOGETHER = 64 << 20  # bytes
 _POINTERS = 480  # a kernel takes 4 KB of arguments
@@ -28,6 +30,12 @@ def _pointing(types: tuple[mx.Dtype, ...]) -> Any:
     )
 
 
+@cache
+def _beside() -> Any:
+    """A stream for what needs nothing that MLX is still computing in its own."""
+    return mx.new_thread_local_stream(mx.gpu)
+
+
 def addresses(arrays: Sequence[mx.array]) -> list[int]:
     """Where on the device evaluated, row-contiguous arrays lie."""
     found: list[mx.array] = []
@@ -39,6 +47,7 @@ def addresses(arrays: Sequence[mx.array]) -> list[int]:
             output_dtypes=[mx.uint64],
             grid=(1, 1, 1),
             threadgroup=(1, 1, 1),
+            stream=_beside(),
         )
     mx.eval(found)
     return [at for out in found for at in np.array(out).tolist()]
@@ -100,7 +109,9 @@ def gather(module: nn.Module, stay: Collection[mx.array] = ()) -> list[mx.array]
             groups.append([])
             size = array.nbytes
         groups[-1].append((container, key))
-    return [together(places, _ALIGNMENT) for places in groups if places]
+    memory = [together(places, _ALIGNMENT) for places in groups if places]
+    mx.clear_cache()  # of what they lay in, whose sizes nothing else asks for
+    return memory
 
 
 def together(places: Sequence[tuple[Any, Any]], alignment: int = 1) -> mx.array:
@@ -121,7 +132,7 @@ def together(places: Sequence[tuple[Any, Any]], alignment: int = 1) -> mx.array:
     mx.eval(whole)  # before anything is given up for it
     for (container, key), array, at in zip(places, arrays, ends, strict=False):
         container[key] = whole[at : at + array.size].reshape(array.shape)
-    mx.eval([container[key] for container, key in places])
+    settle(*(container[key] for container, key in places))
     return whole
 
 

@@ -7,6 +7,7 @@ divides by their number, which is 0 in 32 bits.
 import mlx.core as mx
 
 from . import reference
+from .settle import settle
 
 _FUSED = 128  # the widest head that is
 _ROWS = 1024  # queries at a time
@@ -28,5 +29,5 @@ def attention(
     parts = []
     for start in range(0, q.shape[1], _ROWS):
         parts.append(reference.attention(q[:, start : start + _ROWS], k, v, heads))
-        mx.eval(parts[-1])  # else MLX may hold the scores of several parts at once
+        settle(parts[-1])  # else MLX may hold the scores of several parts at once
     return mx.concatenate(parts, axis=1)

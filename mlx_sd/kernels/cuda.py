@@ -13,6 +13,7 @@ import mlx.core as mx
 from . import reference
 from .jit import cuda_kernel
 from .packed import Weight, dense
+from .settle import settle
 
 _LARGE = 1 << 25  # bytes of a map; less is soon computed, and waiting would cost time
 _THREADS = 512
@@ -40,7 +41,7 @@ def conv(
     padding: int = 1,
 ) -> mx.array:
     out = reference.conv(x, weight, bias, stride, padding)
-    mx.eval(out)
+    settle(out)
     return out
 
 
@@ -70,7 +71,7 @@ def exact_conv(
             down = slice(i, i + (rows - 1) * stride + 1, stride)
             across = slice(j, j + (columns - 1) * stride + 1, stride)
             out = mx.addmm(out, x[:, down, across].reshape(-1, C), w[:, i, j].T)
-            mx.eval(out)
+            settle(out)
     return out.reshape(B, rows, columns, filters)
 
 
@@ -90,7 +91,7 @@ def upsample_conv(
     x: mx.array, weight: Weight, bias: mx.array | None = None
 ) -> mx.array:
     out = reference.upsample_conv(x, weight, bias)
-    mx.eval(out)
+    settle(out)
     return out
 
 

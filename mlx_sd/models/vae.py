@@ -9,6 +9,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..kernels.settle import settle
 from ..nn.attention import Attention
 from ..nn.linear import Conv2d, Linear
 from ..nn.norm import GroupNorm
@@ -124,7 +125,7 @@ class Decoder(nn.Module):
                 x = layer(x)
             # Maps grow fourfold from level to level: without this, MLX holds those of
             # several levels at once.
-            mx.eval(x)
+            settle(x)
         return self.norm_out.into(self.conv_out, x)
 
 

@@ -9,6 +9,7 @@ attention work with is several times as much.
 import mlx.core as mx
 
 from .. import kernels
+from ..kernels.settle import settle
 from ..nn.attention import Attention
 from ..nn.bands import Bands, Rows, same
 from ..nn.resblock import ResBlock
@@ -59,7 +60,7 @@ def _res_block(block: ResBlock, x: Bands, finer: Rows | None = None) -> Bands:
 
     def first(rows: mx.array) -> tuple[mx.array, mx.array]:
         rows = read(rows)
-        mx.eval(rows)  # or MLX holds the work of two convolutions at once
+        settle(rows)  # or MLX holds the work of two convolutions at once
         skip = block.skip(rows) if "skip" in block else rows
         return norm1(block.conv1, rows), skip
 
@@ -87,5 +88,5 @@ def _attention(attn: Attention, x: mx.array) -> mx.array:
     for start in range(0, L, count):
         q = attn.q(x[:, start : start + count])
         out.append(attn.out(kernels.attention(q, k, v, heads=1)))
-        mx.eval(out)
+        settle(*out)
     return mx.concatenate(out, axis=1)

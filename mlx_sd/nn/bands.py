@@ -5,6 +5,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..kernels.settle import settle
+
 Rows = Callable[..., Any]  # rows of each map → of one map, or a tuple of several
 
 ALL = 1 << 62  # pixels: more than any map has, so that one band is all of it
@@ -57,7 +59,7 @@ class Bands:
                 mx.contiguous(one[:, rows])
                 for one in (made if isinstance(made, tuple) else (made,))
             ]
-            mx.eval(out)
+            settle(*out)
             if last:
                 self._forget(stop - reach)
             yield tuple(out) if isinstance(made, tuple) else out[0]

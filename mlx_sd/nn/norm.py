@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .. import kernels
+from ..kernels.settle import settle
 from .linear import Conv2d
 
 
@@ -45,7 +46,7 @@ class GroupNorm(nn.Module):
         for x in parts:
             found.append(kernels.moments(x))
             shares.append(float(x.shape[1] * x.shape[2]))
-            mx.eval(found[-1])
+            settle(found[-1])
         weights = mx.array(shares).reshape(-1, 1, 1) / sum(shares)
         means, variances = (
             mx.stack([m[:, 0] for m in found]),
