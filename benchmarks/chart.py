@@ -34,11 +34,9 @@ def chart(title: str, curves: dict[str, Curve]) -> Image.Image:
         draw.line([(across(x), TOP), (across(x), BOTTOM)], "#dddddd")
         draw.text((across(x), BOTTOM + 8), f"{x:g}", "black", font, anchor="mt")
     draw.text((LEFT, TOP - 12), title, "black", font, anchor="ls")
-    label = float(TOP)
-    for i, (name, curve) in enumerate(
-        sorted(curves.items(), key=lambda item: -item[1][-1][1])
-    ):
-        colour = COLOURS[i % len(COLOURS)]
+    label, names = float(TOP), list(curves)
+    for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1][1]):
+        colour = COLOURS[names.index(name) % len(COLOURS)]
         points = [(across(x), down(y)) for x, y in curve]
         draw.line(points, colour, 2)
         label = max(label + 18, points[-1][1])
