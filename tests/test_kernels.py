@@ -1,6 +1,7 @@
 """Every variant of an operation against its reference, which parity tests cover."""
 
 import shutil
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -128,6 +129,35 @@ def test_convolutions_as_products_take_a_few_maps():
     x, weight = mx.zeros((1, 128, 128, 64)), mx.zeros((64, 3, 3, 64))
     mx.eval(x, weight)
     assert taken(lambda: mx.eval(cuda.exact_conv(x, weight))) < 6 * x.nbytes
+
+
+@pytest.mark.parametrize(
+    "name, parts", [("conv", 1), ("exact_conv", 9), ("upsample_conv", 1)]
+)
+def test_convolutions_wait_for_memory(name, parts, waits):
+    getattr(cuda, name)(mx.ones((1, 8, 8, 4)), mx.ones((4, 3, 3, 4)))
+    assert waits == ["eval", "synchronize"] * parts
+
+
+def test_chunked_attention_waits_for_memory(waits, monkeypatch):
+    monkeypatch.setattr(chunked, "_ROWS", 16)
+    x = mx.ones((1, 64, 160))
+    chunked.attention(x, x, x, 1)
+    assert waits == ["eval", "synchronize"] * 4
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[str]:
+    """Those asked of MLX, which may hold operands still when its eval returns."""
+    asked = []
+
+    def wait(name, real, *arrays):
+        asked.append(name)
+        real(*arrays)
+
+    for name in ("eval", "synchronize"):
+        monkeypatch.setattr(mx, name, partial(wait, name, getattr(mx, name)))
+    return asked
 
 
 def test_chunked_attention_is_the_reference(monkeypatch):

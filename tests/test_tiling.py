@@ -116,6 +116,22 @@ def test_tiles_leave_no_seam(small, dtype, bound):
     assert difference.mean() < bound * mx.abs(expected).mean()
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_norm_that_sees_parts_holds_one_at_a_time(kernels, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(cpu, "library", lambda: None)
+    norm, x = GroupNorm(64, eps=1e-6), mx.ones((1, 64, 64, 64))
+    mx.eval(x, norm.parameters())
+
+    def parts():
+        for i in range(32):
+            part = x + i
+            mx.eval(part)
+            yield part
+
+    assert taken(lambda: norm.of_parts(parts())) < 8 * x.nbytes
+
+
 def test_tiles_take_less_memory(small):
     _, tiled = peaks(small)
     assert tiled < TWO_MAPS

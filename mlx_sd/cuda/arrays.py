@@ -122,15 +122,16 @@ def together(places: Sequence[tuple[Any, Any]], alignment: int = 1) -> mx.array:
         alignment: bytes, of which each begins at a multiple.
     """
     arrays = [container[key] for container, key in places]
-    parts, ends = [], [0]
+    parts, starts, end = [], [], 0
     for array in arrays:
+        starts.append(end)
         parts.append(array.reshape(-1))
         if space := -array.nbytes % alignment // array.itemsize:
             parts.append(mx.zeros((space,), array.dtype))
-        ends.append(ends[-1] + array.size + space)
+        end += array.size + space
     whole = mx.concatenate(parts)
     mx.eval(whole)  # before anything is given up for it
-    for (container, key), array, at in zip(places, arrays, ends, strict=False):
+    for (container, key), array, at in zip(places, arrays, starts, strict=True):
         container[key] = whole[at : at + array.size].reshape(array.shape)
     settle(*(container[key] for container, key in places))
     return whole

@@ -88,5 +88,5 @@ def _attention(attn: Attention, x: mx.array) -> mx.array:
     for start in range(0, L, count):
         q = attn.q(x[:, start : start + count])
         out.append(attn.out(kernels.attention(q, k, v, heads=1)))
-        settle(*out)
+        settle(out[-1])
     return mx.concatenate(out, axis=1)
