@@ -33,6 +33,20 @@ def emulated(monkeypatch):
     return None if mx.cuda.is_available() else emulated_gpu.install(monkeypatch)
 
 
+@pytest.fixture
+def waits(monkeypatch) -> list[str]:
+    """Those asked of MLX, which may hold operands still when its eval returns."""
+    asked = []
+
+    def wait(name, real, *arrays):
+        asked.append(name)
+        real(*arrays)
+
+    for name in ("eval", "synchronize"):
+        monkeypatch.setattr(mx, name, functools.partial(wait, name, getattr(mx, name)))
+    return asked
+
+
 @pytest.fixture(scope="session")
 def arrays():
     """The tensors of the small seeded SD 1.x, under its authors' names."""

@@ -1,7 +1,6 @@
 """Every variant of an operation against its reference, which parity tests cover."""
 
 import shutil
-from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -144,20 +143,6 @@ def test_chunked_attention_waits_for_memory(waits, monkeypatch):
     x = mx.ones((1, 64, 160))
     chunked.attention(x, x, x, 1)
     assert waits == ["eval", "synchronize"] * 4
-
-
-@pytest.fixture
-def waits(monkeypatch) -> list[str]:
-    """Those asked of MLX, which may hold operands still when its eval returns."""
-    asked = []
-
-    def wait(name, real, *arrays):
-        asked.append(name)
-        real(*arrays)
-
-    for name in ("eval", "synchronize"):
-        monkeypatch.setattr(mx, name, partial(wait, name, getattr(mx, name)))
-    return asked
 
 
 def test_chunked_attention_is_the_reference(monkeypatch):

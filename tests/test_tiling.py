@@ -132,6 +132,12 @@ def test_a_norm_that_sees_parts_holds_one_at_a_time(kernels, monkeypatch):
     assert taken(lambda: norm.of_parts(parts())) < 8 * x.nbytes
 
 
+def test_a_decoder_waits_for_memory_after_each_level(small, waits):
+    codec = coded(small, None)
+    codec.decode(normal(1, 4, 4, 4))
+    assert waits.count("synchronize") >= len(codec._model.decoder.levels)
+
+
 def test_tiles_take_less_memory(small):
     _, tiled = peaks(small)
     assert tiled < TWO_MAPS
